@@ -1,0 +1,45 @@
+"""Connect RPC for plain synchronous Python.
+
+Everything public is here; the server's WSGI application is in `wsgi_adapters`, and what tests need in
+`connect_sync.testing`.
+"""
+
+from connect_sync.client import Cancellation, ConnectClient, ResponseMetadata, ResponseStream
+from connect_sync.code import Code
+from connect_sync.compression import Compression, Gzip
+from connect_sync.context import RequestContext
+from connect_sync.errors import ConnectError, ErrorDetail
+from connect_sync.headers import Headers, HeadersInput
+from connect_sync.interceptor import (
+    Call,
+    ClientStreamInterceptor,
+    Interceptor,
+    MetadataInterceptor,
+    ServerStreamInterceptor,
+    UnaryInterceptor,
+)
+from connect_sync.method import IdempotencyLevel, Method, StreamKind
+
+__all__ = [
+    "Call",
+    "Cancellation",
+    "ClientStreamInterceptor",
+    "Code",
+    "Compression",
+    "ConnectClient",
+    "ConnectError",
+    "ErrorDetail",
+    "Gzip",
+    "Headers",
+    "HeadersInput",
+    "IdempotencyLevel",
+    "Interceptor",
+    "MetadataInterceptor",
+    "Method",
+    "RequestContext",
+    "ResponseMetadata",
+    "ResponseStream",
+    "ServerStreamInterceptor",
+    "StreamKind",
+    "UnaryInterceptor",
+]

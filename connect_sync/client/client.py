@@ -1,0 +1,416 @@
+"""The client: one service at one address, its methods called by blocking functions."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from google.protobuf.message import Message
+
+from connect_sync.client.lifetime import Cancellation, Lifetime
+from connect_sync.client.metadata import collect
+from connect_sync.client.stream import ResponseStream
+from connect_sync.client.transport import Transport, Urllib3Transport
+from connect_sync.code import Code
+from connect_sync.codec import JSON, PROTO
+from connect_sync.compression import DEFAULT_COMPRESSIONS, Compression, Compressions, find_compression
+from connect_sync.context import RequestContext
+from connect_sync.deadline import Deadline
+from connect_sync.envelope import COMPRESSED, open_payload, read_envelopes, wrap
+from connect_sync.errors import ConnectError, MalformedError, bidi_unimplemented
+from connect_sync.headers import Headers, HeadersInput
+from connect_sync.http import Body, Request, Response, as_body, read_whole
+from connect_sync.interceptor import Interceptor, check_interceptors, intercept
+from connect_sync.method import IdempotencyLevel, InputT, Method, OutputT, StreamKind
+from connect_sync.protocols import connect
+from connect_sync.protocols.protocol import EnvelopedProtocol, Protocol, remove_reserved
+
+if TYPE_CHECKING:
+    import urllib3
+
+_ClientT = TypeVar("_ClientT", bound="ConnectClient")
+
+DEFAULT_READ_MAX_BYTES = 4 << 20
+"""How large a received message may be where nothing is said: 4 MiB."""
+
+_MAX_GET_TARGET = 4000
+"""How long a GET's path and query may be, in bytes: gunicorn takes a request line of 4,094."""
+
+
+class _Call(RequestContext):
+    """The context of a call that this side makes."""
+
+    __slots__ = ("lifetime", "use_get")
+
+    def __init__(self, method: Method[Any, Any], headers: Headers, lifetime: Lifetime, use_get: bool) -> None:
+        super().__init__(method, "GET" if use_get else "POST", headers, lifetime.deadline)
+        self.lifetime = lifetime
+        self.use_get = use_get
+
+    def set_http_method(self, http_method: str) -> None:
+        self._http_method = http_method
+
+    def set_response_headers(self, headers: Headers) -> None:
+        self._response_headers = headers
+
+    def set_response_trailers(self, trailers: Headers) -> None:
+        self._response_trailers = trailers
+
+
+class ConnectClient:
+    """Calls the methods of services at one address. Threads may share it.
+
+    Generated code declares a subclass for each service, with a method for each of the service's. A client
+    is closed by ``close``, or by leaving its ``with`` block.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        proto_json: bool = False,
+        send_compression: Compression | str | None = None,
+        accept_compression: Iterable[Compression | str] = DEFAULT_COMPRESSIONS,
+        timeout_ms: float | None = None,
+        read_max_bytes: int = DEFAULT_READ_MAX_BYTES,
+        interceptors: Iterable[Interceptor] = (),
+        pool_manager: urllib3.PoolManager | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        """Make a client. Nothing is sent before the first call.
+
+        Args:
+            address: Where the services are: ``http://`` or ``https://``, a host, perhaps a port and a
+                path that stands before that of each method.
+            proto_json: Send and receive JSON instead of Protobuf's binary format.
+            send_compression: What to compress requests with, or its name; None for nothing.
+            accept_compression: What responses may be compressed with, in order of preference.
+            timeout_ms: How long a call may take, in milliseconds, where it does not say itself.
+            read_max_bytes: How large a received message may be, decompressed, in bytes.
+            interceptors: What wraps each call, from the outside in.
+            pool_manager: The connections to use: for TLS settings, client certificates and proxies. It
+                stays the caller's to clear.
+            transport: What to send requests by, in place of connections of urllib3.
+
+        Raises:
+            ValueError: An argument is out of its range, or ``pool_manager`` and ``transport`` are both
+                there.
+            TypeError: An interceptor is none.
+        """
+        if read_max_bytes <= 0:
+            raise ValueError(f"read_max_bytes is {read_max_bytes}: it takes a positive number of bytes")
+        if transport is not None and pool_manager is not None:
+            raise ValueError("pool_manager belongs to the transport of urllib3: give one of the two")
+        self._codec = JSON if proto_json else PROTO
+        self._send_compression = None if send_compression is None else find_compression(send_compression)
+        self._compressions = Compressions(accept_compression)
+        self._timeout_ms = timeout_ms
+        self._read_max_bytes = read_max_bytes
+        self._transport = transport or Urllib3Transport(address, pool_manager)
+        wrappers = check_interceptors(interceptors)
+        self._unary = intercept(self._send_unary, StreamKind.UNARY, wrappers)
+        self._client_stream = intercept(self._send_client_stream, StreamKind.CLIENT_STREAM, wrappers)
+        self._server_stream = intercept(self._send_server_stream, StreamKind.SERVER_STREAM, wrappers)
+
+    def call_unary(
+        self,
+        method: Method[InputT, OutputT],
+        request: InputT,
+        *,
+        headers: HeadersInput | None = None,
+        timeout_ms: float | None = None,
+        cancellation: Cancellation | None = None,
+        use_get: bool = False,
+    ) -> OutputT:
+        """Call a unary method and return its response.
+
+        Args:
+            method: The method.
+            request: The message to send.
+            headers: Metadata to send. What HTTP and the protocol frame the call with is not metadata:
+                such headers are left out.
+            timeout_ms: How long the whole call may take, in milliseconds; the client's own if None.
+            cancellation: A handle to cancel the call by.
+            use_get: Send a GET, which caches can answer. A message too long for a URL goes as a POST.
+
+        Raises:
+            ConnectError: The call failed: with what the server answered, or with ``unavailable``,
+                ``deadline_exceeded``, ``canceled``, ``resource_exhausted``, ``internal`` or ``unknown``.
+            ValueError: ``use_get`` for a method that is not declared free of side effects; a header
+                that cannot be sent.
+        """
+        if use_get and method.idempotency is not IdempotencyLevel.NO_SIDE_EFFECTS:
+            raise ValueError(
+                f"{method.full_name} is not declared NO_SIDE_EFFECTS: it cannot be called by GET"
+            )
+        call = self._begin(method, headers, timeout_ms, cancellation, use_get)
+        try:
+            return cast(OutputT, self._unary(request, call))
+        finally:
+            collect(call)
+
+    def call_client_stream(
+        self,
+        method: Method[InputT, OutputT],
+        requests: Iterable[InputT],
+        *,
+        headers: HeadersInput | None = None,
+        timeout_ms: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> OutputT:
+        """Call a client-streaming method and return its response.
+
+        Each message is sent when ``requests`` yields it. A server that answers earlier is heard at the
+        next message; those that are left are then not asked for.
+
+        Args:
+            method: The method.
+            requests: The messages to send. What it raises ends the call and is raised from here.
+            headers: Metadata to send, as in `call_unary`.
+            timeout_ms: How long the whole call may take, in milliseconds; the client's own if None.
+            cancellation: A handle to cancel the call by.
+
+        Raises:
+            ConnectError: The call failed, as in `call_unary`.
+            ValueError: A header cannot be sent.
+        """
+        call = self._begin(method, headers, timeout_ms, cancellation)
+        try:
+            return cast(OutputT, self._client_stream(iter(requests), call))
+        finally:
+            collect(call)
+
+    def call_server_stream(
+        self,
+        method: Method[InputT, OutputT],
+        request: InputT,
+        *,
+        headers: HeadersInput | None = None,
+        timeout_ms: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> ResponseStream[OutputT]:
+        """Call a server-streaming method and return its responses, as a stream that they arrive on.
+
+        Args:
+            method: The method.
+            request: The message to send.
+            headers: Metadata to send, as in `call_unary`.
+            timeout_ms: How long the whole call may take, till the stream's end, in milliseconds.
+            cancellation: A handle to cancel the call by.
+
+        Raises:
+            ConnectError: The call failed before its first response, as in `call_unary`; later errors
+                are raised by the stream.
+            ValueError: A header cannot be sent.
+        """
+        call = self._begin(method, headers, timeout_ms, cancellation)
+        try:
+            return ResponseStream(call, iter(self._server_stream(request, call)))
+        finally:
+            collect(call)
+
+    def call_bidi_stream(
+        self,
+        method: Method[InputT, OutputT],
+        requests: Iterable[InputT],
+        *,
+        headers: HeadersInput | None = None,
+        timeout_ms: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> ResponseStream[OutputT]:
+        """Refuse to call a bidirectional method, before anything is sent.
+
+        Raises:
+            ConnectError: ``unimplemented``, always: HTTP/1.1 carries one direction at a time.
+        """
+        raise bidi_unimplemented(method.full_name)
+
+    def close(self) -> None:
+        """Close the connections that the client made. Calls in flight are not ended."""
+        self._transport.close()
+
+    def __enter__(self: _ClientT) -> _ClientT:
+        """Return the client."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close the client."""
+        self.close()
+
+    def _begin(
+        self,
+        method: Method[Any, Any],
+        headers: HeadersInput | None,
+        timeout_ms: float | None,
+        cancellation: Cancellation | None,
+        use_get: bool = False,
+    ) -> _Call:
+        if timeout_ms is None:
+            timeout_ms = self._timeout_ms
+        deadline = None if timeout_ms is None else Deadline(timeout_ms)
+        return _Call(method, Headers(headers or ()), Lifetime(deadline, cancellation), use_get)
+
+    # One call of each kind, as the innermost interceptor makes it.
+
+    def _send_unary(self, request: Message, ctx: RequestContext) -> Message:
+        call = cast(_Call, ctx)
+        http_request = self._unary_get(request, call) if call.use_get else None
+        if http_request is None:
+            data = self._codec.encode(request)
+            headers = self._head(call, connect.UNARY)
+            headers["content-type"] = connect.UNARY.content_type_prefix + self._codec.name
+            if self._send_compression is not None:
+                headers[connect.UNARY.content_encoding] = self._send_compression.name
+                data = self._send_compression.compress(data)
+            http_request = Request("POST", call.method().path, headers, (data,))
+        call.set_http_method(http_request.method)
+        response = self._transport.send(http_request, call.lifetime)
+        body = as_body(response.body)
+        try:
+            return self._read_unary(response, body, call)
+        finally:
+            body.close()
+
+    def _unary_get(self, request: Message, call: _Call) -> Request | None:
+        """Return the request as a GET; None where it would be too long for one."""
+        # Equal messages have to make equal URLs, or no cache would find them.
+        data = self._codec.encode(request, deterministic=True)
+        if self._send_compression is not None:
+            data = self._send_compression.compress(data)
+        query = connect.encode_get_query(self._codec, self._send_compression, data)
+        path = call.method().path
+        if len(path) + len(query) > _MAX_GET_TARGET:
+            return None
+        headers = self._head(call, connect.UNARY)
+        return Request("GET", path, headers, (), query=query)
+
+    def _read_unary(self, response: Response, body: Body, call: _Call) -> Message:
+        leading, trailing = connect.split_trailers(response.headers)
+        call.set_response_headers(leading)
+        call.set_response_trailers(trailing)
+        self._check_status(response, body)
+        content_type = leading.get("content-type", "")
+        connect.check_content_type(connect.UNARY, self._codec, content_type)
+        data = self._read_body(leading, body)
+        return self._decode(data, call)
+
+    def _send_client_stream(self, requests: Iterator[Any], ctx: RequestContext) -> Message:
+        call = cast(_Call, ctx)
+        responses = self._stream(self._wrap(requests), call)
+        message = next(responses, None)
+        if message is None:
+            raise ConnectError(Code.UNIMPLEMENTED, "the response has no message: one belongs there")
+        for _ in responses:
+            responses.close()
+            raise ConnectError(Code.UNIMPLEMENTED, "the response has several messages: one belongs there")
+        return message
+
+    def _send_server_stream(self, request: Message, ctx: RequestContext) -> Iterator[Message]:
+        return self._stream(tuple(self._wrap((request,))), cast(_Call, ctx))
+
+    def _stream(self, body: Iterable[bytes], call: _Call) -> Generator[Message, None, None]:
+        """Send an enveloped request, and return the messages of its response as they arrive."""
+        protocol = connect.STREAM
+        headers = self._head(call, protocol)
+        headers["content-type"] = protocol.content_type_prefix + self._codec.name
+        if self._send_compression is not None:
+            headers[protocol.content_encoding] = self._send_compression.name
+        request = Request("POST", call.method().path, headers, body)
+        response = self._transport.send(request, call.lifetime)
+        response_body = as_body(response.body)
+        try:
+            call.set_response_headers(response.headers)
+            self._check_status(response, response_body)
+            content_type = response.headers.get("content-type", "")
+            connect.check_content_type(protocol, self._codec, content_type)
+            compression = self._find_compression(response.headers.get(protocol.content_encoding))
+        except BaseException:
+            response_body.close()
+            raise
+        return self._read_stream(protocol, response_body, compression, call)
+
+    def _wrap(self, messages: Iterable[Message]) -> Iterator[bytes]:
+        """Yield the envelope of each message."""
+        encode = self._codec.encode
+        compression = self._send_compression
+        for message in messages:
+            payload = encode(message)
+            if compression is None or not payload:
+                yield wrap(payload)
+            else:
+                yield wrap(compression.compress(payload), COMPRESSED)
+
+    def _read_stream(
+        self,
+        protocol: EnvelopedProtocol,
+        body: Body,
+        compression: Compression | None,
+        call: _Call,
+    ) -> Generator[Message, None, None]:
+        check = call.lifetime.check
+        max_bytes = self._read_max_bytes
+        end_flag = protocol.end_flag
+        try:
+            for flags, payload in read_envelopes(body, max_bytes):
+                check()
+                message = open_payload(flags & ~end_flag, payload, compression, max_bytes)
+                if flags & end_flag:
+                    error, trailers = protocol.decode_end(message)
+                    call.set_response_trailers(trailers)
+                    if body.read(1):
+                        raise ConnectError(Code.INTERNAL, "the response goes on behind its end")
+                    if error is not None:
+                        raise error
+                    return
+                yield self._decode(message, call)
+                check()
+            raise ConnectError(Code.INTERNAL, "the response has no end of its stream")
+        except MalformedError as error:
+            raise _fault_of_server(error) from error
+        finally:
+            body.close()
+
+    def _head(self, call: _Call, protocol: Protocol) -> Headers:
+        """Return the call's metadata with the headers of the protocol."""
+        headers = call.request_headers()
+        remove_reserved(headers)
+        protocol.write_request(headers, call.timeout_ms())
+        if self._compressions.names:
+            headers[protocol.accept_encoding] = self._compressions.names
+        return headers
+
+    def _check_status(self, response: Response, body: Body) -> None:
+        if response.status == 200:
+            return
+        content_type = response.headers.get("content-type", "")
+        if connect.is_error_content_type(content_type):
+            data = self._read_body(response.headers, body)
+            raise connect.decode_error(response.status, data)
+        raise connect.http_error(response.status)
+
+    def _read_body(self, headers: Headers, body: Body) -> bytes:
+        """Read a bare message, or a bare error."""
+        compression = self._find_compression(headers.get(connect.UNARY.content_encoding))
+        data = read_whole(body, self._read_max_bytes)
+        if compression is None or not data:
+            return data
+        try:
+            return compression.decompress(data, self._read_max_bytes)
+        except MalformedError as error:
+            raise _fault_of_server(error) from error
+
+    def _find_compression(self, name: str | None) -> Compression | None:
+        try:
+            return self._compressions.find(name)
+        except ConnectError as error:
+            raise ConnectError(Code.INTERNAL, f"the response is compressed, unasked, by {name!r}") from error
+
+    def _decode(self, data: bytes, call: _Call) -> Message:
+        try:
+            return self._codec.decode(data, cast(type[Message], call.method().output))
+        except MalformedError as error:
+            raise _fault_of_server(error) from error
+
+
+def _fault_of_server(error: MalformedError) -> ConnectError:
+    return ConnectError(Code.INTERNAL, f"the response is malformed: {error.message}")

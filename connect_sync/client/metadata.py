@@ -1,0 +1,56 @@
+"""The response's metadata, for callers of methods that return a message alone."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+
+from connect_sync.context import RequestContext
+from connect_sync.headers import Headers
+
+
+class ResponseMetadata:
+    """Collects the metadata of calls: the last one that ended while its block was running.
+
+    ::
+
+        with ResponseMetadata() as metadata:
+            client.greet(request)
+        print(metadata.headers()["greet-version"])
+
+    A call that fails leaves the metadata of its response too. Only calls of the block's own thread (or
+    rather, its context) are seen; of nested blocks, the inner one sees them.
+    """
+
+    def __init__(self) -> None:
+        """Collect nothing yet."""
+        self._ctx: RequestContext | None = None
+        self._token: Token[ResponseMetadata | None] | None = None
+
+    def headers(self) -> Headers:
+        """Return the response's leading metadata; empty before a call has ended."""
+        return Headers() if self._ctx is None else self._ctx.response_headers()
+
+    def trailers(self) -> Headers:
+        """Return the response's trailing metadata; empty before a call has ended."""
+        return Headers() if self._ctx is None else self._ctx.response_trailers()
+
+    def __enter__(self) -> ResponseMetadata:
+        """Begin to collect."""
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop to collect; what was collected stays."""
+        if self._token is not None:
+            _current.reset(self._token)
+            self._token = None
+
+
+_current: ContextVar[ResponseMetadata | None] = ContextVar("response_metadata", default=None)
+
+
+def collect(ctx: RequestContext) -> None:
+    """Hand the metadata of a call to the block that it runs in, if there is one."""
+    metadata = _current.get()
+    if metadata is not None:
+        metadata._ctx = ctx

@@ -1,0 +1,436 @@
+"""The client's way to a server: HTTP/1.1 over connections of urllib3.
+
+urllib3 opens the connections and keeps them: names, TLS, client certificates, proxies, the pool. What goes
+over them is one exchange at a time, and that is here, because a call has to end when its deadline passes or
+when it is canceled, however the server drips; because a request has to leave message by message; and because
+a server that answers early has to be heard. Responses are parsed by `http.client`, on a reader that sets what
+is left of the deadline on every receive.
+
+A connection goes back to the pool in one case: the request was sent whole, the response was read to its end,
+and nothing came behind it. In all others it is closed.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import ssl
+from collections.abc import Iterable
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from http.client import HTTPException, HTTPResponse
+from threading import Thread
+from typing import Any, Protocol, cast
+
+import urllib3
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.exceptions import ClosedPoolError, EmptyPoolError, HTTPError
+from urllib3.util.proxy import connection_requires_http_tunnel
+from urllib3.util.timeout import Timeout
+
+from connect_sync.client.lifetime import Lifetime
+from connect_sync.code import Code
+from connect_sync.deadline import deadline_exceeded
+from connect_sync.errors import ConnectError
+from connect_sync.headers import Headers
+from connect_sync.http import READ_SIZE, Body, Request, Response
+
+_POOL_SIZE = 64
+"""How many idle connections are kept for threads that share a client."""
+
+_JOIN_MAX_BYTES = 64 * 1024
+"""Up to which size a body is copied behind its head, to leave in one piece with it."""
+
+
+class Transport(Protocol):
+    """What requests are sent by."""
+
+    def send(self, request: Request, lifetime: Lifetime) -> Response:
+        """Send a request, and return the response when its head has arrived.
+
+        The response's body has to be closed, or read to its end.
+
+        Raises:
+            ConnectError: ``unavailable``, if there is no answer; ``deadline_exceeded`` or ``canceled``,
+                if the lifetime ended before it.
+        """
+
+    def close(self) -> None:
+        """Close the connections that are idle."""
+
+
+class Urllib3Transport:
+    """Sends requests to one address, over HTTP/1.1."""
+
+    def __init__(self, address: str, pool_manager: urllib3.PoolManager | None = None) -> None:
+        """Send to ``address`` over the connections of ``pool_manager``, or of one of its own.
+
+        Raises:
+            ValueError: ``address`` is no ``http`` or ``https`` URL, or has more than host, port and path.
+        """
+        try:
+            url = urllib3.util.parse_url(address)
+        except HTTPError as error:
+            raise ValueError(f"{address!r} is not a URL") from error
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError(f"{address!r} does not start with http:// or https:// and a host")
+        if url.auth or url.query or url.fragment:
+            raise ValueError(f"{address!r} has more than a host, a port and a path")
+        self._is_owner = pool_manager is None
+        self._manager = urllib3.PoolManager(maxsize=_POOL_SIZE) if pool_manager is None else pool_manager
+        self._url = url
+        self._origin = url.netloc or url.host
+        self._prefix = (url.path or "").rstrip("/")
+        self._pool = self._open_pool()
+        self._proxy_headers: tuple[tuple[str, str], ...] = ()
+        pool = self._pool
+        if pool.proxy is not None and not self._needs_tunnel(pool):
+            # RFC 9112, section 3.2.2: a proxy takes the whole URL as target.
+            self._prefix = f"{url.scheme}://{self._origin}{self._prefix}"
+            self._proxy_headers = tuple(pool.proxy_headers.items())
+
+    def send(self, request: Request, lifetime: Lifetime) -> Response:
+        """Send a request: see `Transport.send`."""
+        exchange = _Exchange(self, self._connect(lifetime), lifetime)
+        try:
+            exchange.send(self._head(request), request.body)
+            return exchange.receive(request.method)
+        except BaseException:
+            exchange.end(is_reusable=False)
+            raise
+
+    def close(self) -> None:
+        """Close the idle connections, unless they are those of the caller's pool manager."""
+        if self._is_owner:
+            self._manager.clear()
+
+    def give_back(self, connection: HTTPConnection) -> None:
+        """Put a connection back into the pool: an open one to be used again, a closed one as a place."""
+        self._pool._put_conn(connection)
+
+    def failure(self, error: Exception, lifetime: Lifetime, what: str) -> ConnectError:
+        """Return what ``error`` means for a call: its lifetime has ended, or the server is not there."""
+        try:
+            lifetime.check()
+        except ConnectError as ended:
+            return ended
+        if isinstance(error, TimeoutError) and lifetime.deadline is not None:
+            return deadline_exceeded()
+        return ConnectError(Code.UNAVAILABLE, f"{what} {self._origin}: {_describe(error)}")
+
+    def _head(self, request: Request) -> bytes:
+        target = self._prefix + request.path
+        if request.query:
+            target = f"{target}?{request.query}"
+        lines = [f"{request.method} {target} HTTP/1.1\r\n"]
+        headers = request.headers
+        if "host" not in headers:
+            lines.append(f"host: {self._origin}\r\n")
+        if "user-agent" not in headers:
+            lines.append("user-agent: connect-sync\r\n")
+        lines += [f"{name}: {value}\r\n" for name, value in headers.multi_items()]
+        lines += [f"{name}: {value}\r\n" for name, value in self._proxy_headers]
+        body = request.body
+        if not isinstance(body, tuple):
+            lines.append("transfer-encoding: chunked\r\n")
+        elif body:
+            lines.append(f"content-length: {sum(map(len, body))}\r\n")
+        lines.append("\r\n")
+        return "".join(lines).encode("latin-1")
+
+    # How a connection is opened
+
+    def _open_pool(self) -> HTTPConnectionPool:
+        return self._manager.connection_from_host(self._url.host, self._url.port, self._url.scheme)
+
+    def _needs_tunnel(self, pool: HTTPConnectionPool) -> bool:
+        return connection_requires_http_tunnel(pool.proxy, pool.proxy_config, self._url.scheme)
+
+    def _connect(self, lifetime: Lifetime) -> HTTPConnection:
+        """Return an open connection, from the pool if there is one."""
+        remaining = lifetime.remaining()
+        connection = self._take(0)
+        if connection is not None and not connection.is_closed:
+            return connection
+        try:
+            if lifetime.is_bounded:
+                return self._open_within(connection, lifetime, remaining)
+            return self._open(connection, None)
+        except (HTTPError, HTTPException, OSError) as error:
+            raise self.failure(error, lifetime, "cannot connect to") from error
+
+    def _take(self, timeout: float | None) -> HTTPConnection | None:
+        """Take a connection, open or not, from the pool; None if a place is not free in time."""
+        try:
+            return cast(HTTPConnection, self._pool._get_conn(timeout=timeout))
+        except EmptyPoolError:
+            return None
+        except ClosedPoolError:
+            # A manager closes the pools that it has not room for; it makes a new one when asked.
+            self._pool = self._open_pool()
+            return self._take(timeout)
+
+    def _open(self, connection: HTTPConnection | None, timeout: float | None) -> HTTPConnection:
+        """Open a connection: wait for a place in the pool, resolve the name, connect, shake hands."""
+        if connection is None:
+            connection = self._take(timeout)
+            if connection is None:
+                raise TimeoutError
+        pool = self._pool
+        limit = Timeout.resolve_default_timeout(pool.timeout.connect_timeout)
+        limits = [seconds for seconds in (timeout, limit) if seconds is not None]
+        connection.timeout = min(limits) if limits else None
+        try:
+            if connection.is_closed and pool.proxy is not None and self._needs_tunnel(pool):
+                pool._prepare_proxy(connection)
+            pool._validate_conn(connection)
+            if connection.is_closed:
+                connection.connect()
+        except BaseException:
+            connection.close()
+            self.give_back(connection)
+            raise
+        return connection
+
+    def _open_within(
+        self, connection: HTTPConnection | None, lifetime: Lifetime, timeout: float | None
+    ) -> HTTPConnection:
+        """Open a connection in a thread of its own, and wait for it as long as the call lives.
+
+        Neither the resolution of a name nor a handshake that drips can be broken off or bounded from
+        inside. A thread that nobody waits for any more closes what it has opened.
+        """
+        result: Future[HTTPConnection] = Future()
+
+        def work() -> None:
+            try:
+                opened = self._open(connection, timeout)
+            except BaseException as error:
+                if result.set_running_or_notify_cancel():
+                    result.set_exception(error)
+                return
+            if result.set_running_or_notify_cancel():
+                result.set_result(opened)
+            else:
+                opened.close()
+                self.give_back(opened)
+
+        def abandon() -> None:
+            result.cancel()
+            if connection is not None and connection.sock is not None:
+                _shut_down(connection.sock)
+
+        with lifetime.attached(result, abandon):
+            Thread(target=work, name="connect-sync-connect", daemon=True).start()
+            try:
+                return result.result(lifetime.remaining())
+            except (CancelledError, FutureTimeoutError, ConnectError) as error:
+                abandon()
+                if not result.cancelled():
+                    return result.result()  # it was opened, or has failed, in this very moment
+                raise self.failure(TimeoutError(), lifetime, "cannot connect to") from error
+
+
+class _Exchange:
+    """One request and its response, on one connection."""
+
+    def __init__(self, transport: Urllib3Transport, connection: HTTPConnection, lifetime: Lifetime) -> None:
+        self._transport = transport
+        self._connection: HTTPConnection | None = connection
+        self._socket = cast(socket.socket, connection.sock)
+        self._lifetime = lifetime
+        self._receiver = _Receiver(self._socket, lifetime)
+        self._is_sent = False
+        self._send_error: OSError | None = None
+        self._socket.settimeout(None)
+        lifetime.attach(self, self._shut_down)
+
+    def send(self, head: bytes, body: Iterable[bytes]) -> None:
+        """Send the request: whole, or until the server answers or hangs up."""
+        if isinstance(body, tuple):
+            size = sum(map(len, body))
+            pieces = (head, *body) if size > _JOIN_MAX_BYTES else (head + b"".join(body),)
+            self._is_sent = all(map(self._send, pieces))
+            return
+        if not self._send(head):
+            return
+        for chunk in body:
+            # The body's iterator is the caller's: what it raises is raised, and while it was at work
+            # the call may have been canceled, or answered.
+            self._lifetime.check()
+            if self._receiver.has_answer() or not self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk)):
+                return
+        self._lifetime.check()
+        self._is_sent = self._send(b"0\r\n\r\n")
+
+    def receive(self, method: str) -> Response:
+        """Return the response, its head parsed."""
+        try:
+            while True:
+                response = HTTPResponse(cast(socket.socket, self._receiver), method=method)
+                response.begin()
+                # RFC 9110, section 15.2: any number of interim responses may precede the answer.
+                if response.status >= 200 or response.status == 101:
+                    break
+        except (HTTPException, OSError) as error:
+            raise self.failure(self._send_error or error) from error
+        headers = Headers.from_wire(response.headers.items())
+        return Response(response.status, headers, _ResponseBody(self, response))
+
+    def failure(self, error: Exception) -> ConnectError:
+        """Return what ``error`` means for the call."""
+        return self._transport.failure(error, self._lifetime, "no valid answer from")
+
+    def end(self, *, is_reusable: bool) -> None:
+        """Let go of the connection: back into the pool if it can be used again, else closed."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        self._lifetime.detach(self)
+        cancellation = self._lifetime.cancellation
+        if (
+            not is_reusable
+            or not self._is_sent
+            or (cancellation is not None and cancellation.is_canceled())
+            or self._receiver.has_leftover()
+        ):
+            connection.close()
+        self._transport.give_back(connection)
+
+    def _send(self, data: bytes) -> bool:
+        """Send bytes; return whether the server took them."""
+        view = memoryview(data)
+        try:
+            while view:
+                if self._lifetime.deadline is not None:
+                    self._socket.settimeout(self._lifetime.remaining())
+                view = view[self._socket.send(view) :]
+        except TimeoutError as error:
+            raise self.failure(error) from error
+        except OSError as error:
+            # The server hung up; perhaps it has answered before it did.
+            self._send_error = error
+            return False
+        return True
+
+    def _shut_down(self) -> None:
+        _shut_down(self._socket)
+
+
+class _Receiver(io.RawIOBase):
+    """What a socket receives, within the lifetime of a call; in place of a socket for `http.client`."""
+
+    def __init__(self, sock: socket.socket, lifetime: Lifetime) -> None:
+        self._socket = sock
+        self._lifetime = lifetime
+        self._ahead = b""
+        self._is_finished = False
+        self._reader = _Reader(self)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return self._reader
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._ahead:
+            size = min(len(buffer), len(self._ahead))
+            buffer[:size] = self._ahead[:size]
+            self._ahead = self._ahead[size:]
+            return size
+        if self._is_finished:
+            return 0
+        if self._lifetime.deadline is not None:
+            self._socket.settimeout(self._lifetime.remaining())
+        return self._socket.recv_into(buffer)
+
+    def has_answer(self) -> bool:
+        """Tell, without waiting, whether the server has sent something or hung up."""
+        if not urllib3.util.wait_for_read(self._socket, timeout=0):
+            return False
+        if not hasattr(self._socket, "version"):
+            return True
+        # Under TLS what has arrived may be no data but a session ticket: only a read can tell.
+        timeout = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            self._ahead += self._socket.recv(READ_SIZE)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return False
+        except OSError:
+            pass  # the read of the answer finds it again
+        finally:
+            self._socket.settimeout(timeout)
+        return True
+
+    def has_leftover(self) -> bool:
+        """Tell whether more has arrived than was read."""
+        self._is_finished = True
+        return bool(self._reader.peek(1))
+
+
+class _Reader(io.BufferedReader):
+    """A reader that outlives an `HTTPResponse`: what is behind a response is still there to be seen."""
+
+    def close(self) -> None:
+        """Leave the reader as it is."""
+
+
+class _ResponseBody(Body):
+    """The body of a response as it arrives. When it has ended, the connection is free."""
+
+    def __init__(self, exchange: _Exchange, response: HTTPResponse) -> None:
+        self._exchange: _Exchange | None = exchange
+        self._response = response
+        self.length = response.length
+
+    def read(self, size: int) -> bytes:
+        if self._exchange is None:
+            return b""
+        try:
+            data = self._response.read1(size)
+        except ConnectError:
+            self._end(is_reusable=False)
+            raise
+        except (HTTPException, OSError) as error:
+            failure = self._exchange.failure(error)
+            self._end(is_reusable=False)
+            raise failure from error
+        if data:
+            return data
+        if self._response.length:
+            missing = ConnectionError(f"{self._response.length} bytes of the response are missing")
+            failure = self._exchange.failure(missing)
+            self._end(is_reusable=False)
+            raise failure from missing
+        self._end(is_reusable=not self._response.will_close)
+        return b""
+
+    def close(self) -> None:
+        self._end(is_reusable=self._response.length == 0 and not self._response.will_close)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _end(self, *, is_reusable: bool) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.end(is_reusable=is_reusable)
+
+
+def _shut_down(sock: socket.socket) -> None:
+    """Wake whoever waits on a socket; it is not closed yet, so that its number is not taken by another."""
+    # Under TLS the method of ssl would free what the other thread is using; urllib3's wrapper for TLS
+    # within TLS has none, but the socket.
+    plain = getattr(sock, "socket", sock)
+    with suppress(OSError):
+        socket.socket.shutdown(plain, socket.SHUT_RDWR)
+
+
+def _describe(error: Exception) -> str:
+    """Say what went wrong: of an error of urllib3, its cause alone."""
+    cause = error.__cause__ if isinstance(error, HTTPError) else None
+    return str(cause or error) or type(error).__name__

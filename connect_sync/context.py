@@ -1,0 +1,83 @@
+"""What a handler or an interceptor knows of the call it is in, and can add to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from connect_sync.deadline import Deadline
+from connect_sync.headers import Headers
+from connect_sync.method import Method
+
+
+class RequestContext:
+    """A call: its method, its metadata in and out, its deadline and its peer.
+
+    On the server, the request's metadata is what the client sent, and the response's is for the handler
+    to write. On the client it is the other way around.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_http_method",
+        "_method",
+        "_peer",
+        "_request_headers",
+        "_response_headers",
+        "_response_trailers",
+    )
+
+    def __init__(
+        self,
+        method: Method[Any, Any],
+        http_method: str,
+        request_headers: Headers,
+        deadline: Deadline | None = None,
+        peer: str | None = None,
+    ) -> None:
+        """Make the context of one call."""
+        self._method = method
+        self._http_method = http_method
+        self._request_headers = request_headers
+        self._deadline = deadline
+        self._peer = peer
+        self._response_headers: Headers | None = None
+        self._response_trailers: Headers | None = None
+
+    def method(self) -> Method[Any, Any]:
+        """Return the method that is called."""
+        return self._method
+
+    def http_method(self) -> str:
+        """Return the HTTP method of the request: ``POST`` or ``GET``."""
+        return self._http_method
+
+    def request_headers(self) -> Headers:
+        """Return the request's headers."""
+        return self._request_headers
+
+    def response_headers(self) -> Headers:
+        """Return the response's leading metadata.
+
+        A handler that streams writes it before it yields the first message: with that it leaves.
+        """
+        if self._response_headers is None:
+            self._response_headers = Headers()
+        return self._response_headers
+
+    def response_trailers(self) -> Headers:
+        """Return the response's trailing metadata, which leaves when the handler has ended."""
+        if self._response_trailers is None:
+            self._response_trailers = Headers()
+        return self._response_trailers
+
+    def response_metadata(self) -> tuple[Headers | None, Headers | None]:
+        """Return the leading and the trailing metadata, None where nobody has asked for it."""
+        return self._response_headers, self._response_trailers
+
+    def timeout_ms(self) -> float | None:
+        """Return how many milliseconds remain until the deadline, 0 or more; None without one."""
+        return None if self._deadline is None else self._deadline.remaining() * 1000
+
+    def peer(self) -> str | None:
+        """Return the other side's address, ``host:port``, where it is known."""
+        return self._peer

@@ -1,0 +1,36 @@
+"""A deadline: the moment by which a whole call has to be over."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from connect_sync.code import Code
+from connect_sync.errors import ConnectError
+
+
+class Deadline:
+    """A moment on the monotonic clock."""
+
+    __slots__ = ("_moment",)
+
+    def __init__(self, timeout_ms: float) -> None:
+        """Set the deadline ``timeout_ms`` milliseconds from now."""
+        self._moment = monotonic() + timeout_ms / 1000
+
+    def remaining(self) -> float:
+        """Return the seconds that remain, 0.0 once the deadline has passed."""
+        return max(0.0, self._moment - monotonic())
+
+    def check(self) -> None:
+        """Do nothing before the deadline.
+
+        Raises:
+            ConnectError: ``deadline_exceeded``, once it has passed.
+        """
+        if monotonic() >= self._moment:
+            raise deadline_exceeded()
+
+
+def deadline_exceeded() -> ConnectError:
+    """Return the error of a call whose deadline has passed."""
+    return ConnectError(Code.DEADLINE_EXCEEDED, "the deadline of the call has passed")

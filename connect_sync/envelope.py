@@ -1,0 +1,96 @@
+"""The framing of streams: each message in an envelope of five bytes and a payload.
+
+An envelope is one byte of flags, four bytes of length (unsigned, big-endian) and the payload: the same in
+Connect, gRPC-Web and gRPC (Connect reference, "Streaming"; gRPC over HTTP/2, "Length-Prefixed-Message").
+
+The reader works on the chunks that arrive, whatever their sizes. It must not be slow where a chunk holds
+many envelopes (it only slices), where an envelope comes in many chunks (they are joined once, at its end),
+and it must never ask for a byte more than the envelope it is in while another one might be long in coming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from connect_sync.code import Code
+from connect_sync.compression import Compression
+from connect_sync.errors import ConnectError, MalformedError, message_too_large
+from connect_sync.http import READ_SIZE, Body
+
+PREFIX_SIZE = 5
+"""Bytes before the payload: flags and length."""
+
+COMPRESSED = 0x01
+"""The flag of a payload that is compressed as the headers say. Other flags belong to the protocols."""
+
+
+def wrap(payload: bytes, flags: int = 0) -> bytes:
+    """Put a payload into an envelope."""
+    return b"%c%b%b" % (flags, len(payload).to_bytes(4, "big"), payload)
+
+
+def open_payload(flags: int, payload: bytes, compression: Compression | None, max_bytes: int) -> bytes:
+    """Return the message in an envelope with ``flags``, decompressed if it is compressed.
+
+    Raises:
+        ConnectError: ``internal``, if a flag is unknown, or the payload is compressed though the headers
+            named no ``compression``; or what ``Compression.decompress`` raises.
+    """
+    if not flags:
+        return payload
+    if flags != COMPRESSED:
+        raise ConnectError(Code.INTERNAL, f"an envelope has unknown flags: {flags:#04x}")
+    if compression is None:
+        raise ConnectError(Code.INTERNAL, "an envelope is compressed, but the headers name no compression")
+    # Connect reference, "Streaming-Request": no bytes are never decompressed.
+    return compression.decompress(payload, max_bytes) if payload else payload
+
+
+def read_envelopes(body: Body, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the flags and the payload of each envelope of a body, as soon as it has arrived.
+
+    Raises:
+        ConnectError: ``resource_exhausted``, once a length above ``max_bytes`` was announced, before
+            that payload is read; or what ``Body.read`` raises.
+        MalformedError: The body ends inside an envelope.
+    """
+    chunk = b""
+    position = 0
+    while True:
+        if len(chunk) - position < PREFIX_SIZE:
+            chunk = _complete(body, chunk[position:], PREFIX_SIZE)
+            position = 0
+            if not chunk:
+                return
+            if len(chunk) < PREFIX_SIZE:
+                raise _cut_off()
+        flags = chunk[position]
+        size = int.from_bytes(chunk[position + 1 : position + PREFIX_SIZE], "big")
+        if size > max_bytes:
+            raise message_too_large(max_bytes, size)
+        position += PREFIX_SIZE
+        if len(chunk) - position < size:
+            chunk = _complete(body, chunk[position:], size)
+            position = 0
+            if len(chunk) < size:
+                raise _cut_off()
+        payload = chunk[position : position + size]
+        position += size
+        yield flags, payload
+
+
+def _complete(body: Body, start: bytes, size: int) -> bytes:
+    """Return ``start`` and what follows it: ``size`` bytes or more, fewer only if the body ends."""
+    chunks = [start]
+    missing = size - len(start)
+    while missing > 0:
+        chunk = body.read(min(missing, READ_SIZE))
+        if not chunk:
+            break
+        chunks.append(chunk)
+        missing -= len(chunk)
+    return b"".join(chunks)
+
+
+def _cut_off() -> MalformedError:
+    return MalformedError("the body ends inside an envelope")

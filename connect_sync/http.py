@@ -1,0 +1,149 @@
+"""The pair of values that both sides share: a request, and the response to it.
+
+A server is a function from `Request` to `Response`; a client's transport is the same function seen from
+outside. A body that is sent is an iterable of chunks. A body that is received is a `Body`, which is such
+an iterable too, and which can also be told how many bytes the reader is waiting for: some servers hand a
+message over when it arrives only to a reader that asks for exactly its size.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+
+from connect_sync.deadline import Deadline
+from connect_sync.errors import message_too_large
+from connect_sync.headers import Headers
+
+READ_SIZE = 64 * 1024
+"""Bytes to ask a body for where nothing says how many are to come."""
+
+
+class Body(ABC):
+    """The bytes of a request or a response, read as they arrive."""
+
+    __slots__ = ()
+
+    length: int | None = None
+    """How many bytes the body was announced to have in all, where it was."""
+
+    @abstractmethod
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at least one; none, once the body has ended.
+
+        ``size`` (at least 1) is how many bytes the reader waits for. An implementation that can returns
+        what has arrived, be it less or more; one that cannot waits for ``size`` bytes or the end.
+
+        Raises:
+            ConnectError: The body broke off, cannot be read, or did not arrive within its deadline.
+        """
+
+    def set_deadline(self, deadline: Deadline) -> None:  # noqa: B027 - not every source can be bounded
+        """Let no read outlast ``deadline``, where the source of the bytes can be bounded."""
+
+    def close(self) -> None:  # noqa: B027 - not every source holds something
+        """Let go of what the body holds. Closing twice is closing once."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the bytes that remain, in chunks as they arrive."""
+        while chunk := self.read(READ_SIZE):
+            yield chunk
+
+
+class IterableBody(Body):
+    """A body whose chunks come from an iterable."""
+
+    __slots__ = ("_chunks", "_iterator")
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        """Read from ``chunks``; its iterator is closed with the body, if it can be."""
+        self._chunks = chunks
+        self._iterator = iter(chunks)
+
+    def read(self, size: int) -> bytes:
+        """Return the next chunk that is not empty, whatever its size."""
+        for chunk in self._iterator:
+            if chunk:
+                return chunk
+        return b""
+
+    def close(self) -> None:
+        """Close the iterable and its iterator."""
+        close_iterator(self._iterator)
+        close_iterator(self._chunks)
+
+
+def as_body(chunks: Iterable[bytes]) -> Body:
+    """Return ``chunks`` to be read as a body."""
+    return chunks if isinstance(chunks, Body) else IterableBody(chunks)
+
+
+def close_iterator(iterator: object) -> None:
+    """Close an iterator that can be closed, as a generator can."""
+    close = getattr(iterator, "close", None)
+    if close is not None:
+        close()
+
+
+class Request:
+    """An HTTP request: its head, and its body as it arrives or is to be sent."""
+
+    __slots__ = ("body", "headers", "method", "path", "peer", "query")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        body: Iterable[bytes] = (),
+        *,
+        query: str = "",
+        peer: str | None = None,
+    ) -> None:
+        """Make a request.
+
+        Args:
+            method: The HTTP method, in upper case.
+            path: The path below the place where the service is mounted, starting with a slash.
+            headers: The headers, those that frame the body in HTTP aside.
+            body: The chunks of the body. A ``tuple`` is a body whose length is known.
+            query: The query string, still percent-encoded, without the question mark.
+            peer: The client's address, where it is known.
+        """
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.body = body
+        self.peer = peer
+
+
+class Response:
+    """An HTTP response: its head, and its body as it arrives or is to be sent."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: Headers, body: Iterable[bytes] = ()) -> None:
+        """Make a response of HTTP ``status``. A ``tuple`` as body is one whose length is known."""
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+def read_whole(body: Body, max_bytes: int) -> bytes:
+    """Read a body to its end.
+
+    Raises:
+        ConnectError: ``resource_exhausted`` for more than ``max_bytes`` bytes, as soon as they are
+            announced or have arrived; or what ``Body.read`` raises.
+    """
+    if body.length is not None and body.length > max_bytes:
+        raise message_too_large(max_bytes, body.length)
+    size = 0
+    chunks = []
+    while chunk := body.read(min(READ_SIZE, max_bytes + 1 - size)):
+        size += len(chunk)
+        if size > max_bytes:
+            raise message_too_large(max_bytes)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -1,0 +1,174 @@
+"""What wraps a call, on both sides.
+
+An interceptor is an object with any of the methods below; the list that is given to an application or to
+a client runs from the outside in: the first one sees a call first and its result last. `on_start` and
+`on_end` are for what concerns the call and not its messages, and hold for calls of every kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
+
+from google.protobuf.message import Message
+
+from connect_sync.context import RequestContext
+from connect_sync.http import close_iterator
+from connect_sync.method import StreamKind
+
+_RequestT = TypeVar("_RequestT")
+_ResponseT = TypeVar("_ResponseT")
+
+Call: TypeAlias = Callable[[_RequestT, RequestContext], _ResponseT]
+"""The rest of a call, as an interceptor calls it."""
+
+
+class UnaryInterceptor(Protocol):
+    """Wraps unary calls."""
+
+    def intercept_unary(self, call_next: Call[Any, Message], request: Any, ctx: RequestContext) -> Message:
+        """Return the response to ``request``, by ``call_next(request, ctx)`` or without it."""
+
+
+class ClientStreamInterceptor(Protocol):
+    """Wraps client-streaming calls."""
+
+    def intercept_client_stream(
+        self, call_next: Call[Iterator[Any], Message], request: Iterator[Any], ctx: RequestContext
+    ) -> Message:
+        """Return the response to the messages of ``request``."""
+
+
+class ServerStreamInterceptor(Protocol):
+    """Wraps server-streaming calls."""
+
+    def intercept_server_stream(
+        self, call_next: Call[Any, Iterator[Any]], request: Any, ctx: RequestContext
+    ) -> Iterator[Message]:
+        """Yield, or return an iterator of, the responses to ``request``."""
+
+
+class MetadataInterceptor(Protocol):
+    """Sees the beginning and the end of every call."""
+
+    def on_start(self, ctx: RequestContext) -> Any:
+        """Begin a call. What is returned is handed to ``on_end``; what is raised ends the call."""
+
+    def on_end(self, token: Any, ctx: RequestContext, error: Exception | None) -> None:
+        """End a call whose ``on_start`` returned ``token``.
+
+        ``error`` is what the call raised; None if it succeeded, or if its stream was closed early.
+        """
+
+
+Interceptor: TypeAlias = (
+    "UnaryInterceptor | ClientStreamInterceptor | ServerStreamInterceptor | MetadataInterceptor"
+)
+"""An object with the methods of any of these."""
+
+_METHOD_NAMES = {
+    StreamKind.UNARY: "intercept_unary",
+    StreamKind.CLIENT_STREAM: "intercept_client_stream",
+    StreamKind.SERVER_STREAM: "intercept_server_stream",
+}
+
+
+def check_interceptors(interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
+    """Return the interceptors as a tuple.
+
+    Raises:
+        TypeError: One of them has none of the methods, or only one of ``on_start`` and ``on_end``.
+    """
+    checked = tuple(interceptors)
+    for interceptor in checked:
+        names = {*_METHOD_NAMES.values(), "on_start"}
+        if not any(hasattr(interceptor, name) for name in names):
+            raise TypeError(f"{interceptor!r} is no interceptor: it has none of {sorted(names)}")
+        if hasattr(interceptor, "on_start") != hasattr(interceptor, "on_end"):
+            raise TypeError(f"{interceptor!r} has only one of on_start and on_end")
+    return checked
+
+
+def intercept(call: Call[Any, Any], kind: StreamKind, interceptors: Iterable[Interceptor]) -> Call[Any, Any]:
+    """Return ``call``, a call of ``kind``, wrapped in ``interceptors``."""
+    for interceptor in reversed(tuple(interceptors)):
+        method = getattr(interceptor, _METHOD_NAMES[kind], None)
+        if method is not None:
+            call = _around(method, call)
+        if hasattr(interceptor, "on_start"):
+            wrap = _observe_stream if kind is StreamKind.SERVER_STREAM else _observe
+            call = wrap(cast(MetadataInterceptor, interceptor), call)
+    return call
+
+
+def _around(method: Callable[..., Any], call_next: Call[Any, Any]) -> Call[Any, Any]:
+    def call(request: Any, ctx: RequestContext) -> Any:
+        return method(call_next, request, ctx)
+
+    return call
+
+
+def _observe(interceptor: MetadataInterceptor, call_next: Call[Any, Any]) -> Call[Any, Any]:
+    def call(request: Any, ctx: RequestContext) -> Any:
+        token = interceptor.on_start(ctx)
+        try:
+            response = call_next(request, ctx)
+        except Exception as error:
+            interceptor.on_end(token, ctx, error)
+            raise
+        interceptor.on_end(token, ctx, None)
+        return response
+
+    return call
+
+
+def _observe_stream(interceptor: MetadataInterceptor, call_next: Call[Any, Any]) -> Call[Any, Any]:
+    def call(request: Any, ctx: RequestContext) -> Iterator[Any]:
+        token = interceptor.on_start(ctx)
+        try:
+            responses = call_next(request, ctx)
+        except Exception as error:
+            interceptor.on_end(token, ctx, error)
+            raise
+        return _ObservedStream(responses, partial(interceptor.on_end, token, ctx))
+
+    return call
+
+
+class _ObservedStream(Iterator[Any]):
+    """A stream whose end is told, once, to the interceptor that saw its beginning.
+
+    Not a generator: one that is closed before its first message would tell nothing.
+    """
+
+    __slots__ = ("_iterator", "_on_end", "_responses")
+
+    def __init__(self, responses: Iterable[Any], on_end: Callable[[Exception | None], None]) -> None:
+        self._responses = responses
+        self._iterator = iter(responses)
+        self._on_end: Callable[[Exception | None], None] | None = on_end
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            self._end(None)
+            raise
+        except Exception as error:
+            self._end(error)
+            raise
+
+    def close(self) -> None:
+        try:
+            close_iterator(self._iterator)
+            close_iterator(self._responses)
+        except Exception as error:
+            self._end(error)
+            raise
+        self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(error)

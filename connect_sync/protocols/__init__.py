@@ -1,0 +1,1 @@
+"""The wire protocols: one module each, stating both sides of it. None of them does I/O."""

@@ -1,0 +1,299 @@
+"""The Connect protocol, both sides of it.
+
+Unary calls are plain HTTP: a bare message each way, the code of an error as HTTP status with a JSON body,
+trailing metadata as headers with a prefix, and a GET for methods without side effects. Streams are
+envelopes within a response that is always 200; the last envelope is JSON that tells how the call ended.
+
+The rules are those of the Connect protocol reference; names in comments are its headings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, quote_from_bytes
+
+from google.protobuf import descriptor_pool, json_format, message_factory
+
+from connect_sync.code import Code
+from connect_sync.codec import Codec
+from connect_sync.compression import Compression
+from connect_sync.errors import ConnectError, ErrorDetail
+from connect_sync.headers import Headers, decode_base64, encode_base64
+from connect_sync.protocols.protocol import EnvelopedProtocol, Protocol
+
+PROTOCOL_VERSION = "connect-protocol-version"
+TIMEOUT_MS = "connect-timeout-ms"
+TRAILER_PREFIX = "trailer-"
+ERROR_CONTENT_TYPE = "application/json"
+
+_is_timeout = re.compile(r"[0-9]{1,10}").fullmatch
+_MAX_TIMEOUT_MS = 9_999_999_999
+
+
+class _Connect(Protocol):
+    """What unary calls and streams share: the version and the timeout."""
+
+    def read_timeout_ms(self, headers: Headers) -> float | None:
+        """Return the timeout, having checked the version. Raises ConnectError."""
+        version = headers.get(PROTOCOL_VERSION)
+        if version is not None and version != "1":
+            raise ConnectError(Code.INVALID_ARGUMENT, f"{PROTOCOL_VERSION} is {version!r}: only 1 is known")
+        timeout = headers.get(TIMEOUT_MS)
+        if timeout is None:
+            return None
+        if not _is_timeout(timeout):
+            raise ConnectError(
+                Code.INVALID_ARGUMENT,
+                f"{TIMEOUT_MS} is {timeout!r}: it takes a whole number of at most 10 digits",
+            )
+        return int(timeout)
+
+    def write_request(self, headers: Headers, timeout_ms: float | None) -> None:
+        """Add the version and the timeout; one too long for ten digits is as good as none."""
+        headers[PROTOCOL_VERSION] = "1"
+        if timeout_ms is not None and timeout_ms <= _MAX_TIMEOUT_MS:
+            headers[TIMEOUT_MS] = str(max(1, int(timeout_ms)))
+
+
+class ConnectUnary(_Connect):
+    """Unary calls: a bare message each way."""
+
+    content_type_prefix = "application/"
+    content_encoding = "content-encoding"
+    accept_encoding = "accept-encoding"
+
+
+class ConnectStream(_Connect, EnvelopedProtocol):
+    """Streams, and the unary side of client and server streaming: everything in envelopes."""
+
+    content_type_prefix = "application/connect+"
+    content_encoding = "connect-content-encoding"
+    accept_encoding = "connect-accept-encoding"
+    end_flag = 0x02
+
+    def encode_end(self, error: ConnectError | None, trailers: Headers | None) -> bytes:
+        """Write an EndStreamResponse."""
+        end: dict[str, Any] = {}
+        if error is not None:
+            end["error"] = _error_to_json(error)
+        if trailers:
+            end["metadata"] = {name: trailers.get_all(name) for name in trailers}
+        return _dump(end)
+
+    def decode_end(self, payload: bytes) -> tuple[ConnectError | None, Headers]:
+        """Read an EndStreamResponse. Raises ConnectError."""
+        end = _load(payload)
+        if not isinstance(end, dict):
+            raise ConnectError(Code.INTERNAL, "the end of the stream is not a JSON object")
+        error = end.get("error")
+        metadata = end.get("metadata")
+        if not isinstance(error, dict | None) or not isinstance(metadata, dict | None):
+            raise ConnectError(Code.INTERNAL, "the end of the stream is malformed")
+        trailers = Headers.from_wire(
+            (name, value)
+            for name, values in (metadata or {}).items()
+            if isinstance(values, list)
+            for value in values
+            if isinstance(value, str)
+        )
+        return None if error is None else _error_from_json(error, Code.UNKNOWN), trailers
+
+
+UNARY = ConnectUnary()
+STREAM = ConnectStream()
+
+
+# Unary responses
+
+
+def encode_error(error: ConnectError) -> bytes:
+    """Write the JSON body of an error response ("Error end-stream", "Unary-Response")."""
+    return _dump(_error_to_json(error))
+
+
+def is_error_content_type(content_type: str) -> bool:
+    """Tell whether a response whose HTTP status is not 200 may hold an error as JSON."""
+    return _media_type(content_type) == ERROR_CONTENT_TYPE
+
+
+def decode_error(status: int, body: bytes) -> ConnectError:
+    """Read the JSON body of an error response.
+
+    Where it holds no valid error, the code is inferred from the status ("HTTP to error code").
+    """
+    error = _load(body)
+    if not isinstance(error, dict):
+        return http_error(status)
+    return _error_from_json(error, Code.from_http_status(status))
+
+
+def http_error(status: int) -> ConnectError:
+    """Return the error for a response that is no answer of a Connect server."""
+    return ConnectError(Code.from_http_status(status), f"the server answered with HTTP {status}")
+
+
+def check_content_type(protocol: Protocol, codec: Codec, content_type: str) -> None:
+    """Check that a successful response is of the protocol and the codec of its request.
+
+    Raises:
+        ConnectError: ``internal`` for another codec, ``unknown`` for what is no such protocol at all.
+    """
+    media_type = _media_type(content_type)
+    prefix = protocol.content_type_prefix
+    if media_type == prefix + codec.name:
+        return
+    code = Code.INTERNAL if media_type.startswith(prefix) else Code.UNKNOWN
+    raise ConnectError(code, f"the response's content type is {content_type!r}, not {prefix + codec.name!r}")
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def split_trailers(headers: Headers) -> tuple[Headers, Headers]:
+    """Part the headers of a unary response into leading and trailing metadata."""
+    leading: list[tuple[str, str]] = []
+    trailing: list[tuple[str, str]] = []
+    for name, value in headers.multi_items():
+        if name.startswith(TRAILER_PREFIX):
+            trailing.append((name[len(TRAILER_PREFIX) :], value))
+        else:
+            leading.append((name, value))
+    return Headers.from_wire(leading), Headers.from_wire(trailing)
+
+
+# GET ("Unary-Get-Request")
+
+
+class GetQuery(NamedTuple):
+    """What the query of a GET holds."""
+
+    encoding: str
+    """The codec's name."""
+    compression: str
+    """The compression's name, ``identity`` or empty for none."""
+    message: bytes
+    """The message, compressed as said."""
+
+
+def encode_get_query(codec: Codec, compression: Compression | None, message: bytes) -> str:
+    """Write the query for a message that ``codec`` wrote and ``compression`` compressed."""
+    as_base64 = codec.name != "json" or compression is not None
+    if as_base64:
+        text = urlsafe_b64encode(message).rstrip(b"=").decode("ascii")
+    else:
+        text = quote_from_bytes(message, safe="")
+    return (
+        "connect=v1"
+        + ("&base64=1" if as_base64 else "")
+        + (f"&compression={compression.name}" if compression is not None else "")
+        + f"&encoding={codec.name}&message={text}"
+    )
+
+
+def decode_get_query(query: str) -> GetQuery:
+    """Read the query of a GET: parameters in any order, unknown ones ignored.
+
+    Raises:
+        ConnectError: ``invalid_argument``, saying which parameter is wrong.
+    """
+    # latin-1 keeps the bytes that the percent-encoding holds, whatever they are.
+    parameters = dict(parse_qsl(query, keep_blank_values=True, encoding="latin-1"))
+    version = parameters.get("connect", "v1")
+    if version != "v1":
+        raise _bad_parameter("connect", f"{version!r} is not v1")
+    for name in ("encoding", "message"):
+        if name not in parameters:
+            raise _bad_parameter(name, "it is absent")
+    try:
+        message = parameters["message"].encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise _bad_parameter("message", "it is not percent-encoded") from error
+    is_base64 = parameters.get("base64", "0")
+    if is_base64 == "1":
+        message = _decode_urlsafe_base64(message)
+    elif is_base64 not in ("", "0"):
+        raise _bad_parameter("base64", f"{is_base64!r} is not 1")
+    return GetQuery(parameters["encoding"], parameters.get("compression", ""), message)
+
+
+_is_urlsafe_base64 = re.compile(rb"[0-9A-Za-z_\-]*={0,2}").fullmatch
+
+
+def _decode_urlsafe_base64(text: bytes) -> bytes:
+    try:
+        if _is_urlsafe_base64(text):
+            return urlsafe_b64decode(text.rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4))
+    except Base64Error:
+        pass
+    raise _bad_parameter("message", "it is not URL-safe base64")
+
+
+def _bad_parameter(name: str, reason: str) -> ConnectError:
+    return ConnectError(Code.INVALID_ARGUMENT, f"the query parameter {name!r}: {reason}")
+
+
+# Errors as JSON ("Error end-stream")
+
+
+def _dump(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace")
+
+
+def _load(data: bytes) -> Any:
+    """Read JSON; None for what is none."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _error_to_json(error: ConnectError) -> dict[str, Any]:
+    value: dict[str, Any] = {"code": error.code.value}
+    if error.message:
+        value["message"] = error.message
+    if error.details:
+        value["details"] = [_detail_to_json(detail) for detail in error.details]
+    return value
+
+
+def _detail_to_json(detail: ErrorDetail) -> dict[str, Any]:
+    value: dict[str, Any] = {"type": detail.type, "value": encode_base64(detail.data)}
+    try:
+        descriptor = descriptor_pool.Default().FindMessageTypeByName(detail.type)
+        message = message_factory.GetMessageClass(descriptor).FromString(detail.data)
+        value["debug"] = json_format.MessageToDict(message)
+    except Exception:
+        return value  # the field is for people who read the wire, where the type is known
+    return value
+
+
+def _error_from_json(value: dict[str, Any], fallback: Code) -> ConnectError:
+    try:
+        code = Code(value.get("code", ""))
+    except ValueError:
+        code = fallback
+    message = value.get("message")
+    details = value.get("details")
+    return ConnectError(
+        code,
+        message if isinstance(message, str) else "",
+        _details_from_json(details if isinstance(details, list) else []),
+    )
+
+
+def _details_from_json(values: list[Any]) -> list[ErrorDetail]:
+    details = []
+    for value in values:
+        try:
+            # Some servers write the type as a URL, as google.protobuf.Any does.
+            type_name = value["type"].rpartition("/")[2]
+            details.append(ErrorDetail(type_name, decode_base64(value["value"])))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            continue  # a detail that cannot be read must not hide the error
+    return details

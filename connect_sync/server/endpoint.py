@@ -1,0 +1,70 @@
+"""A method with its handler, as the forms in which it can be called share it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from connect_sync.code import Code
+from connect_sync.codec import Codec
+from connect_sync.compression import Compressions
+from connect_sync.context import RequestContext
+from connect_sync.errors import ConnectError
+from connect_sync.headers import Headers
+from connect_sync.interceptor import Call
+from connect_sync.method import Method
+from connect_sync.protocols.protocol import remove_reserved
+
+_logger = logging.getLogger("connect_sync.server")
+
+
+@dataclass(frozen=True, eq=False)
+class Endpoint:
+    """What is decided of a method when its application is built."""
+
+    method: Method[Any, Any]
+    """The method."""
+    call: Call[Any, Any]
+    """The handler, with the interceptors around it; for a bidirectional method, its refusal."""
+    read_max_bytes: int
+    """How large a received message may be, decompressed, in bytes."""
+    compressions: Compressions
+    """The compressions that are offered."""
+
+    def encode(self, codec: Codec, message: Message) -> bytes:
+        """Serialize what the handler returned.
+
+        Raises:
+            TypeError: It is no response message of the method.
+        """
+        output = self.method.output
+        if message.__class__ is not output and not _is_named(message, output.DESCRIPTOR.full_name):
+            raise TypeError(
+                f"the handler of {self.method.full_name} gave a {type(message).__name__}, "
+                f"not a {output.DESCRIPTOR.full_name}"
+            )
+        return codec.encode(message)
+
+    def to_connect_error(self, error: Exception) -> ConnectError:
+        """Return what the client may know of ``error``; what it may not know is logged."""
+        if isinstance(error, ConnectError):
+            return error
+        _logger.error("%s failed", self.method.full_name, exc_info=error)
+        return ConnectError(Code.INTERNAL, "internal error")
+
+
+def _is_named(message: object, full_name: str) -> bool:
+    """Tell whether ``message`` is of that type in another pool of descriptors."""
+    return isinstance(message, Message) and message.DESCRIPTOR.full_name == full_name
+
+
+def leading_metadata(ctx: RequestContext) -> Headers:
+    """Return what the handler wrote as leading metadata, to be made the headers of the response."""
+    headers, _ = ctx.response_metadata()
+    if headers is None:
+        return Headers()
+    remove_reserved(headers)
+    return headers

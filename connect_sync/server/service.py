@@ -1,0 +1,135 @@
+"""A service: its methods by path, and of each the forms in which it can be called, by content type."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NoReturn, TypeAlias, cast
+
+from connect_sync.codec import JSON, PROTO
+from connect_sync.compression import Compression, Compressions
+from connect_sync.context import RequestContext
+from connect_sync.errors import bidi_unimplemented
+from connect_sync.headers import Headers
+from connect_sync.http import Request, Response
+from connect_sync.interceptor import Call, Interceptor, check_interceptors, intercept
+from connect_sync.method import IdempotencyLevel, Method, StreamKind
+from connect_sync.protocols.connect import STREAM
+from connect_sync.server.endpoint import Endpoint
+from connect_sync.server.stream import StreamHandler
+from connect_sync.server.unary import GetHandler, UnaryHandler
+
+DEFAULT_READ_MAX_BYTES = 4 << 20
+"""How large a received message may be where nothing is said: 4 MiB."""
+
+_CODECS = (PROTO, JSON)
+
+Handle: TypeAlias = Callable[[Request], Response]
+
+
+class Service:
+    """Answers the requests to one service: a function from `Request` to `Response`.
+
+    What the answers need and the calls do not change is made here, once: a call is two look-ups, by path
+    and by content type, and what they lead to.
+    """
+
+    def __init__(
+        self,
+        implementation: object,
+        methods: Mapping[str, Method[Any, Any]],
+        *,
+        interceptors: Iterable[Interceptor] = (),
+        read_max_bytes: int = DEFAULT_READ_MAX_BYTES,
+        compressions: Iterable[Compression | str],
+    ) -> None:
+        """Serve ``implementation``.
+
+        Args:
+            implementation: The object whose methods are the handlers.
+            methods: The methods of the service, by the names of their handlers. Bidirectional ones have
+                none: they are answered with ``unimplemented``.
+            interceptors: What wraps each call, from the outside in.
+            read_max_bytes: How large a received message may be, decompressed, in bytes.
+            compressions: The compressions to offer, or their names, in order of preference.
+
+        Raises:
+            TypeError: A handler is missing, or is a coroutine; an interceptor is none.
+            ValueError: ``read_max_bytes`` is not positive; two compressions share a name; a name is unknown.
+        """
+        if read_max_bytes <= 0:
+            raise ValueError(f"read_max_bytes is {read_max_bytes}: it takes a positive number of bytes")
+        wrappers = check_interceptors(interceptors)
+        offered = Compressions(compressions)
+        self._routes = {}
+        for name, method in methods.items():
+            if method.kind is StreamKind.BIDI_STREAM:
+                call: Call[Any, Any] = partial(_refuse_bidi, method)
+            else:
+                handler = _find_handler(implementation, name, method)
+                call = intercept(handler, method.kind, wrappers)
+            endpoint = Endpoint(method, call, read_max_bytes, offered)
+            self._routes[method.path] = _Route(endpoint)
+
+    def __call__(self, request: Request) -> Response:
+        """Answer a request. What goes wrong is a response too: no exception leaves."""
+        route = self._routes.get(request.path)
+        if route is None:
+            return _plain(404, f"there is no method at {request.path}")
+        if request.method == "POST":
+            handle = route.find(request.headers.get("content-type", ""))
+            if handle is None:
+                return _plain(415, "the content type is unknown", {"accept-post": route.accept_post})
+            return handle(request)
+        if request.method == "GET" and route.get is not None:
+            return route.get(request)
+        return _plain(405, f"{request.method} is not allowed here", {"allow": route.allow})
+
+
+class _Route:
+    """A method by the forms in which it can be called."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        method = endpoint.method
+        self.get: Handle | None = None
+        self._post: dict[str, Handle] = {}
+        if method.kind is StreamKind.UNARY:
+            unary = {codec.name: UnaryHandler(endpoint, codec) for codec in _CODECS}
+            self._post = {handler.content_type: handler.post for handler in unary.values()}
+            if method.idempotency is IdempotencyLevel.NO_SIDE_EFFECTS:
+                self.get = GetHandler(unary)
+        else:
+            for codec in _CODECS:
+                stream = StreamHandler(endpoint, STREAM, codec)
+                self._post[stream.content_type] = stream.post
+        self.allow = "POST" if self.get is None else "GET, POST"
+        self.accept_post = ", ".join(self._post)
+
+    def find(self, content_type: str) -> Handle | None:
+        handle = self._post.get(content_type)
+        if handle is None:
+            media_type, _, parameters = content_type.lower().partition(";")
+            if parameters.replace('"', "").strip() in ("", "charset=utf-8"):
+                handle = self._post.get(media_type.strip())
+        return handle
+
+
+def _find_handler(implementation: object, name: str, method: Method[Any, Any]) -> Call[Any, Any]:
+    handler = getattr(implementation, name, None)
+    if not callable(handler):
+        raise TypeError(f"{implementation!r} has no method {name!r} to handle {method.full_name}")
+    if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
+        raise TypeError(f"the handler of {method.full_name} is async: it has to be a plain function")
+    return cast(Call[Any, Any], handler)
+
+
+def _refuse_bidi(method: Method[Any, Any], request: object, ctx: RequestContext) -> NoReturn:
+    raise bidi_unimplemented(method.full_name)
+
+
+def _plain(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response of HTTP, for what is no call of this service."""
+    response = Headers(headers or {})
+    response["content-type"] = "text/plain; charset=utf-8"
+    return Response(status, response, (f"{text}\n".encode("utf-8", errors="replace"),))

@@ -1,0 +1,123 @@
+"""The enveloped form: messages in envelopes each way, and an end that tells how the call went.
+
+The response's head is made when the handler has given its first message or has ended, for till then it may
+write leading metadata. The generator that makes the body therefore yields once before the first chunk: from
+there on it is inside its own ``try``, and closing it closes the handler's generator, whenever that happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from connect_sync.code import Code
+from connect_sync.codec import Codec
+from connect_sync.compression import Compression
+from connect_sync.context import RequestContext
+from connect_sync.deadline import Deadline
+from connect_sync.envelope import COMPRESSED, open_payload, read_envelopes, wrap
+from connect_sync.errors import ConnectError
+from connect_sync.headers import Headers
+from connect_sync.http import Body, Request, Response, as_body, close_iterator
+from connect_sync.method import StreamKind
+from connect_sync.protocols.protocol import EnvelopedProtocol
+from connect_sync.server.endpoint import Endpoint, leading_metadata
+
+
+class StreamHandler:
+    """Answers calls of one method in one enveloped protocol and one codec."""
+
+    def __init__(self, endpoint: Endpoint, protocol: EnvelopedProtocol, codec: Codec) -> None:
+        """Serve ``endpoint`` in ``protocol`` and ``codec``."""
+        kind = endpoint.method.kind
+        self._endpoint = endpoint
+        self._protocol = protocol
+        self._codec = codec
+        # A bidirectional method is refused when it is called, with nothing of its body read.
+        self._takes_stream = kind in (StreamKind.CLIENT_STREAM, StreamKind.BIDI_STREAM)
+        self._gives_stream = kind in (StreamKind.SERVER_STREAM, StreamKind.BIDI_STREAM)
+        self.content_type = protocol.content_type_prefix + codec.name
+
+    def post(self, request: Request) -> Response:
+        """Answer a POST."""
+        endpoint = self._endpoint
+        try:
+            deadline, received, accepted = self._protocol.read_request(request.headers, endpoint.compressions)
+        except ConnectError as error:
+            end = wrap(self._protocol.encode_end(error, None), self._protocol.end_flag)
+            return Response(200, Headers({"content-type": self.content_type}), (end,))
+        ctx = RequestContext(endpoint.method, "POST", request.headers, deadline, request.peer)
+        body = as_body(request.body)
+        if deadline is not None:
+            body.set_deadline(deadline)
+        chunks = self._answer(self._read(body, received), accepted, deadline, ctx)
+        next(chunks)
+        headers = leading_metadata(ctx)
+        headers["content-type"] = self.content_type
+        if accepted is not None:
+            headers[self._protocol.content_encoding] = accepted.name
+        return Response(200, headers, chunks)
+
+    def _read(self, body: Body, received: Compression | None) -> Iterator[Any]:
+        """Yield the messages of a request as they arrive."""
+        decode = self._codec.decode
+        message_class = self._endpoint.method.input
+        max_bytes = self._endpoint.read_max_bytes
+        for flags, payload in read_envelopes(body, max_bytes):
+            if flags:
+                payload = open_payload(flags, payload, received, max_bytes)
+            yield decode(payload, message_class)
+
+    def _answer(
+        self,
+        requests: Iterator[Any],
+        accepted: Compression | None,
+        deadline: Deadline | None,
+        ctx: RequestContext,
+    ) -> Iterator[bytes]:
+        """Yield one empty chunk when the leading metadata is complete, then the envelopes."""
+        endpoint = self._endpoint
+        encode = endpoint.encode
+        codec = self._codec
+        is_started = False
+        responses: Any = None
+        error: ConnectError | None = None
+        try:
+            try:
+                request = requests if self._takes_stream else _only(requests)
+                result = endpoint.call(request, ctx)
+                responses = result if self._gives_stream else (result,)
+                for message in responses:
+                    if deadline is not None:
+                        deadline.check()
+                    payload = encode(codec, message)
+                    if accepted is None or not payload:
+                        chunk = wrap(payload)
+                    else:
+                        chunk = wrap(accepted.compress(payload), COMPRESSED)
+                    if not is_started:
+                        is_started = True
+                        yield b""
+                    yield chunk
+                if deadline is not None:
+                    deadline.check()
+            finally:
+                # The handler's generator ends before the call does, so that its cleanup can still
+                # write trailing metadata, and fail.
+                close_iterator(responses)
+        except Exception as raised:
+            error = endpoint.to_connect_error(raised)
+        if not is_started:
+            yield b""
+        _, trailers = ctx.response_metadata()
+        yield wrap(self._protocol.encode_end(error, trailers), self._protocol.end_flag)
+
+
+def _only(messages: Iterator[Any]) -> Any:
+    """Return the one message of a request that is not a stream."""
+    message = next(messages, None)
+    if message is None:
+        raise ConnectError(Code.UNIMPLEMENTED, "the request has no message: it takes exactly one")
+    if next(messages, None) is not None:
+        raise ConnectError(Code.UNIMPLEMENTED, "the request has several messages: it takes exactly one")
+    return message

@@ -1,0 +1,113 @@
+"""Connect's unary form: a bare message in, a bare message or an error with an HTTP status out."""
+
+from __future__ import annotations
+
+from connect_sync.code import Code
+from connect_sync.codec import Codec
+from connect_sync.compression import Compression
+from connect_sync.context import RequestContext
+from connect_sync.deadline import Deadline
+from connect_sync.errors import ConnectError
+from connect_sync.headers import Headers
+from connect_sync.http import Request, Response, as_body, read_whole
+from connect_sync.protocols import connect
+from connect_sync.server.endpoint import Endpoint, leading_metadata
+
+
+class UnaryHandler:
+    """Answers calls of one method in one codec."""
+
+    def __init__(self, endpoint: Endpoint, codec: Codec) -> None:
+        """Serve ``endpoint`` in ``codec``."""
+        self._endpoint = endpoint
+        self._codec = codec
+        self.content_type = connect.UNARY.content_type_prefix + codec.name
+
+    def post(self, request: Request) -> Response:
+        """Answer a POST: the message is the body."""
+        endpoint = self._endpoint
+        ctx = None
+        try:
+            deadline, received, accepted = connect.UNARY.read_request(request.headers, endpoint.compressions)
+            ctx = RequestContext(endpoint.method, "POST", request.headers, deadline, request.peer)
+            body = as_body(request.body)
+            if deadline is not None:
+                body.set_deadline(deadline)
+            data = read_whole(body, endpoint.read_max_bytes)
+            return self._answer(data, received, accepted, deadline, ctx)
+        except Exception as error:
+            return _error_response(endpoint.to_connect_error(error), ctx)
+
+    def get(self, request: Request, query: connect.GetQuery) -> Response:
+        """Answer a GET: the message is in the query."""
+        endpoint = self._endpoint
+        ctx = None
+        try:
+            deadline, _, accepted = connect.UNARY.read_request(request.headers, endpoint.compressions)
+            ctx = RequestContext(endpoint.method, "GET", request.headers, deadline, request.peer)
+            received = endpoint.compressions.find(query.compression)
+            return self._answer(query.message, received, accepted, deadline, ctx)
+        except Exception as error:
+            return _error_response(endpoint.to_connect_error(error), ctx)
+
+    def _answer(
+        self,
+        data: bytes,
+        received: Compression | None,
+        accepted: Compression | None,
+        deadline: Deadline | None,
+        ctx: RequestContext,
+    ) -> Response:
+        endpoint = self._endpoint
+        # Connect reference, "Unary-Request": no bytes are never decompressed.
+        if received is not None and data:
+            data = received.decompress(data, endpoint.read_max_bytes)
+        message = endpoint.call(self._codec.decode(data, endpoint.method.input), ctx)
+        if deadline is not None:
+            deadline.check()
+        payload = endpoint.encode(self._codec, message)
+        headers = _metadata(ctx)
+        headers["content-type"] = self.content_type
+        if accepted is not None and payload:
+            payload = accepted.compress(payload)
+            headers["content-encoding"] = accepted.name
+        return Response(200, headers, (payload,))
+
+
+class GetHandler:
+    """Answers GETs of one method, in the codec that each of them names."""
+
+    def __init__(self, handlers: dict[str, UnaryHandler]) -> None:
+        """Serve by ``handlers``, by the names of their codecs."""
+        self._handlers = handlers
+
+    def __call__(self, request: Request) -> Response:
+        """Answer a GET."""
+        try:
+            query = connect.decode_get_query(request.query)
+            handler = self._handlers.get(query.encoding)
+            if handler is None:
+                raise ConnectError(
+                    Code.INVALID_ARGUMENT,
+                    f"the query parameter 'encoding': {query.encoding!r} is none of "
+                    + ", ".join(self._handlers),
+                )
+        except ConnectError as error:
+            return _error_response(error, None)
+        return handler.get(request, query)
+
+
+def _error_response(error: ConnectError, ctx: RequestContext | None) -> Response:
+    headers = Headers() if ctx is None else _metadata(ctx)
+    headers["content-type"] = connect.ERROR_CONTENT_TYPE
+    return Response(error.code.http_status, headers, (connect.encode_error(error),))
+
+
+def _metadata(ctx: RequestContext) -> Headers:
+    """Return what the handler wrote, the trailing metadata marked by its prefix."""
+    headers = leading_metadata(ctx)
+    _, trailers = ctx.response_metadata()
+    if trailers is not None:
+        for name, value in trailers.multi_items():
+            headers.add(connect.TRAILER_PREFIX + name, value)
+    return headers
