@@ -1,0 +1,153 @@
+"""A Connect service as a WSGI application: environ to request, response to body iterator (PEP 3333)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from connect_sync.compression import DEFAULT_COMPRESSIONS, Compression
+from connect_sync.headers import Headers
+from connect_sync.http import Request, close_iterator
+from connect_sync.interceptor import Interceptor
+from connect_sync.method import Method
+from connect_sync.server import DEFAULT_READ_MAX_BYTES, Service
+from wsgi_adapters.body import RequestBody, open_body
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_ServiceT = TypeVar("_ServiceT")
+
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+# nginx's name for what Connect answers to a canceled call; not a registered status.
+_STATUS_LINES[499] = "499 Client Closed Request"
+
+
+class ConnectWSGIApplication(Generic[_ServiceT]):
+    """A WSGI application that serves one Connect service.
+
+    Generated code declares a subclass for each service; its instances are made from an object that
+    implements the service, and are mounted at the root or under any prefix.
+    """
+
+    path: ClassVar[str]
+    """Where the service is, below the place where the application is mounted: ``/pkg.Service``."""
+    methods: ClassVar[Mapping[str, Method[Any, Any]]]
+    """The methods of the service, by the names of their handlers."""
+
+    def __init__(
+        self,
+        service: _ServiceT,
+        *,
+        interceptors: Iterable[Interceptor] = (),
+        read_max_bytes: int = DEFAULT_READ_MAX_BYTES,
+        compressions: Iterable[Compression | str] = DEFAULT_COMPRESSIONS,
+    ) -> None:
+        """Serve ``service``.
+
+        Args:
+            service: The object whose methods are the handlers. They may run in several threads at once.
+            interceptors: What wraps each call, from the outside in.
+            read_max_bytes: How large a received message may be, decompressed, in bytes.
+            compressions: The compressions to offer, or their names, in order of preference.
+
+        Raises:
+            TypeError: ``service`` lacks a handler or has an async one; an interceptor is none.
+            ValueError: ``read_max_bytes`` is not positive; two compressions share a name; a name is unknown.
+        """
+        self.service = Service(
+            service,
+            self.methods,
+            interceptors=interceptors,
+            read_max_bytes=read_max_bytes,
+            compressions=compressions,
+        )
+        """The same service without WSGI: a function from request to response."""
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request, as PEP 3333 says."""
+        body = open_body(environ)
+        request = Request(
+            environ["REQUEST_METHOD"],
+            self._path(environ),
+            EnvironHeaders(environ),
+            body,
+            query=environ.get("QUERY_STRING", ""),
+            peer=_peer(environ),
+        )
+        response = self.service(request)
+        headers = list(response.headers.multi_items())
+        chunks = response.body
+        if isinstance(chunks, tuple):
+            headers.append(("content-length", str(sum(map(len, chunks)))))
+        start_response(_STATUS_LINES[response.status], headers)
+        if isinstance(chunks, tuple) and body.is_read:
+            return chunks
+        return _ResponseBody(chunks, body)
+
+    def _path(self, environ: WSGIEnvironment) -> str:
+        path: str = environ.get("PATH_INFO", "")
+        # Mounted at its own path, an application finds the service's name in what was stripped.
+        if path.count("/") == 1 and environ.get("SCRIPT_NAME", "").endswith(self.path):
+            return self.path + path
+        return path
+
+
+class EnvironHeaders(Headers):
+    """The headers of a request, read from the environ when they are first asked for.
+
+    A WSGI server joins the values of a repeated header by commas, so that each name has one value.
+    """
+
+    __slots__ = ("_environ",)
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        """Take the headers from ``environ``."""
+        # Without ``super().__init__()``: ``_values`` is made by ``__getattr__``.
+        self._environ = environ
+
+    def __getattr__(self, name: str) -> Any:
+        """Parse the environ when the slot for the parsed values is read for the first time."""
+        if name != "_values":
+            raise AttributeError(name)
+        self._values = values = {}
+        for key, value in self._environ.items():
+            if key.startswith("HTTP_"):
+                values[key[5:].lower().replace("_", "-")] = [value]
+            elif key in ("CONTENT_TYPE", "CONTENT_LENGTH") and value:
+                values[key.lower().replace("_", "-")] = [value]
+        return values
+
+
+class _ResponseBody:
+    """The chunks of a response, and what has to happen when they are done.
+
+    A server iterates over what ``__iter__`` returns, so that nothing stands between it and the chunks, and
+    calls ``close`` when the response is sent or the client is gone (PEP 3333).
+    """
+
+    __slots__ = ("_chunks", "_request_body")
+
+    def __init__(self, chunks: Iterable[bytes], request_body: RequestBody) -> None:
+        self._chunks = chunks
+        self._request_body = request_body
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._chunks)
+
+    def close(self) -> None:
+        try:
+            close_iterator(self._chunks)
+        finally:
+            self._request_body.close()
+
+
+def _peer(environ: WSGIEnvironment) -> str | None:
+    address = environ.get("REMOTE_ADDR")
+    if not address:
+        return None
+    port = environ.get("REMOTE_PORT")
+    if not port:
+        return str(address)
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

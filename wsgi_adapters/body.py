@@ -1,0 +1,301 @@
+"""The body of a WSGI request, as it arrives.
+
+PEP 3333 says how to read a body of known length and little else. A message has to reach its handler when it
+arrives, a read must not go past the body's end, and a client gone silent must not keep a thread: how this is
+done differs from server to server, and this module is where it is known. One class is one family.
+
+`open_body` picks by what the environ holds. A body that was not read to its end when the response is done is
+read on for a moment, so that the client, which may still be sending, gets to see the answer: closing a socket
+with unread bytes in it resets the connection and can take the answer with it (RFC 9112, section 9.6).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from connect_sync.code import Code
+from connect_sync.deadline import Deadline, deadline_exceeded
+from connect_sync.errors import ConnectError
+from connect_sync.http import READ_SIZE, Body
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+DRAIN_MAX_BYTES = 1 << 20
+"""How much of an unread body is read on after the response: 1 MiB; past it the connection closes."""
+DRAIN_MAX_MS = 1000
+"""For how long an unread body is read on after the response; past it the connection closes."""
+
+
+class _Input(Protocol):
+    """The part of ``wsgi.input`` that is used here."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class RequestBody(Body):
+    """The body of a request, from one family of servers."""
+
+    __slots__ = ()
+
+    is_read: bool
+    """Whether nothing of the body is left to be read."""
+
+
+class EmptyBody(RequestBody):
+    """No body."""
+
+    __slots__ = ()
+
+    is_read = True
+    length = 0
+
+    def read(self, size: int) -> bytes:
+        """Return no bytes."""
+        return b""
+
+
+class LengthBody(RequestBody):
+    """A body of known length, on a server of which nothing else is known.
+
+    PEP 3333 leaves it open what a server does at the end of the body: nothing is read beyond it.
+    """
+
+    __slots__ = ("_read", "_remaining", "length")
+
+    def __init__(self, stream: _Input, length: int) -> None:
+        """Read ``length`` bytes from ``stream``."""
+        self._read = stream.read
+        self._remaining = length
+        self.length = length
+
+    @property
+    def is_read(self) -> bool:  # type: ignore[override]
+        """Whether all of its length was read."""
+        return not self._remaining
+
+    def read(self, size: int) -> bytes:
+        """Return ``size`` bytes, fewer at the end. Raises ConnectError if the client broke off."""
+        if size > self._remaining:
+            size = self._remaining
+            if not size:
+                return b""
+        data = _read_input(self._read, size)
+        if not data:
+            raise _broken_off()
+        self._remaining -= len(data)
+        return data
+
+
+class TerminatedBody(RequestBody):
+    """A body of unknown length, on a server that ends its input where the body ends.
+
+    Such servers say so by ``wsgi.input_terminated``. An exact read returns as soon as it can.
+    """
+
+    __slots__ = ("_read", "is_read")
+
+    def __init__(self, stream: _Input) -> None:
+        """Read ``stream`` to its end."""
+        self._read = stream.read
+        self.is_read = False
+
+    def read(self, size: int) -> bytes:
+        """Return ``size`` bytes, fewer at the end. Raises ConnectError if the client broke off."""
+        if self.is_read:
+            return b""
+        data = _read_input(self._read, size)
+        self.is_read = not data
+        return data
+
+
+class UnreadableBody(RequestBody):
+    """A chunked body on a server that does not pass it on: it neither decodes it nor ends its input."""
+
+    __slots__ = ()
+
+    is_read = True
+
+    def read(self, size: int) -> bytes:
+        """Raise ConnectError: the body cannot be read."""
+        raise ConnectError(
+            Code.UNIMPLEMENTED, "this server cannot pass on a request body without Content-Length"
+        )
+
+
+class GunicornBody(RequestBody):
+    """A body under gunicorn, with the sync and the gthread worker.
+
+    gunicorn's input waits for 1 KiB at least, whatever the size that is asked for. Below it is a reader
+    that does not: for a chunked body, the reader's parser yields each piece when it arrives; for a body of
+    known length, the reader takes an exact read. Both receive through an "unreader" that holds the socket,
+    which is where a deadline is set on every receive.
+    """
+
+    __slots__ = ("_bounded", "_chunks", "_input", "_remaining", "_unreader", "is_read", "length")
+
+    def __init__(self, stream: Any, length: int | None) -> None:
+        """Read ``stream``, gunicorn's own ``wsgi.input``; ``length`` is None for a chunked body."""
+        reader = stream.reader
+        self._input = stream
+        self._bounded: _BoundedSocket | None = None
+        self.length = length
+        self._chunks: Iterator[bytes] | None = None
+        if length is None:
+            self._unreader = reader.req.unreader
+            self._chunks = self._read_chunked(stream)
+            self.is_read = False
+        else:
+            self._unreader = reader.unreader
+            self._remaining = length
+            self.is_read = not length
+
+    def read(self, size: int) -> bytes:
+        """Return what has arrived, or ``size`` bytes of a body of known length.
+
+        Raises:
+            ConnectError: The client broke off, its chunks are malformed, or the deadline has passed.
+        """
+        if self.is_read:
+            return b""
+        try:
+            if self._chunks is not None:
+                data: bytes = next(self._chunks, b"")
+                if not data:
+                    self._end()
+                return data
+            data = self._input.reader.read(min(size, self._remaining))
+        except TimeoutError as error:
+            self._give_up()
+            raise deadline_exceeded() from error
+        except Exception as error:  # gunicorn has a class of its own for each way to be malformed
+            self._give_up()
+            raise _broken_off() from error
+        if not data:
+            self._give_up()
+            raise _broken_off()
+        self._remaining -= len(data)
+        if not self._remaining:
+            self._end()
+        return data
+
+    @staticmethod
+    def _read_chunked(stream: Any) -> Iterator[bytes]:
+        reader = stream.reader
+        # What a middleware has read ahead waits in two buffers.
+        for source in (stream, reader):
+            if buffered := source.buf.tell():
+                yield source.read(buffered)
+        if reader.parser is not None:
+            # A piece is empty where a chunk's size came without its data.
+            yield from filter(None, reader.parser)
+
+    def set_deadline(self, deadline: Deadline) -> None:
+        """Let no receive outlast ``deadline``."""
+        if self.is_read:
+            return
+        if self._bounded is None:
+            self._bounded = _BoundedSocket(self._unreader.sock, deadline)
+            self._unreader.sock = self._bounded
+        else:
+            self._bounded.deadline = deadline
+
+    def close(self) -> None:
+        """Read what is left, up to a bound."""
+        if self.is_read:
+            return
+        deadline = Deadline(DRAIN_MAX_MS)
+        self.set_deadline(deadline)
+        drained = 0
+        try:
+            while drained < DRAIN_MAX_BYTES and not self.is_read:
+                drained += len(self.read(READ_SIZE))
+        except ConnectError:
+            return  # the client is gone, or too slow to hear the answer
+        if not self.is_read:
+            self._give_up()
+
+    def _end(self) -> None:
+        """Read no more, and give the socket back as it was."""
+        self.is_read = True
+        if self._bounded is not None:
+            self._unreader.sock = self._bounded.restore()
+            self._bounded = None
+
+    def _give_up(self) -> None:
+        """Read no more, and let gunicorn find that the connection cannot be used again.
+
+        Before the next request gunicorn reads the last one's body to its end. Where that end is not known,
+        this has to fail, or the rest of the body would be taken for a request.
+        """
+        self._end()
+        self._input.reader = _LostReader()
+
+
+class _BoundedSocket:
+    """The part of a socket that gunicorn receives with, bounded by a deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._timeout = sock.gettimeout()
+        self.deadline = deadline
+
+    def recv(self, size: int) -> bytes:
+        remaining = self.deadline.remaining()
+        if not remaining:
+            raise TimeoutError
+        self._sock.settimeout(remaining)
+        return self._sock.recv(size)
+
+    def restore(self) -> socket.socket:
+        self._sock.settimeout(self._timeout)
+        return self._sock
+
+
+class _LostReader:
+    """A reader for gunicorn whose connection has lost its place."""
+
+    def read(self, size: int) -> bytes:
+        raise OSError(errno.ENOTCONN, "the request body was not read to its end")
+
+
+def open_body(environ: WSGIEnvironment) -> RequestBody:
+    """Return the body of a request, in the way of the server that ``environ`` comes from."""
+    length = _content_length(environ)
+    is_chunked = length is None and "HTTP_TRANSFER_ENCODING" in environ
+    is_terminated = environ.get("wsgi.input_terminated", False)
+    stream = environ["wsgi.input"]
+    if _is_gunicorn(stream):
+        return GunicornBody(stream, None if is_chunked else length or 0)
+    if length is not None:
+        return LengthBody(stream, length)
+    if is_terminated:
+        return TerminatedBody(stream)
+    return UnreadableBody() if is_chunked else EmptyBody()
+
+
+def _content_length(environ: WSGIEnvironment) -> int | None:
+    length = environ.get("CONTENT_LENGTH")
+    # Servers have refused what is no number; some leave the variable empty.
+    return int(length) if length and length.isdecimal() else None
+
+
+def _is_gunicorn(stream: Any) -> bool:
+    return type(stream).__module__ == "gunicorn.http.body"
+
+
+def _read_input(read: Any, size: int) -> bytes:
+    try:
+        data: bytes = read(size)
+    except TimeoutError as error:
+        raise deadline_exceeded() from error
+    except Exception as error:  # what a server raises for a body that broke off is its own affair
+        raise _broken_off() from error
+    return data
+
+
+def _broken_off() -> ConnectError:
+    return ConnectError(Code.INVALID_ARGUMENT, "the request body broke off, or is malformed")
