@@ -10,10 +10,12 @@ import binascii
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar, overload
 
 HeadersInput: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 """What callers may pass where headers are wanted: a mapping, or pairs of name and value."""
+
+_DefaultT = TypeVar("_DefaultT")
 
 # Connect reference, "ASCII-Metadata": the names and values that every protocol can carry.
 _is_name = re.compile(r"[0-9A-Za-z_\-.]+").fullmatch
@@ -38,6 +40,8 @@ class Headers(MutableMapping[str, str]):
             ValueError: A name or a value cannot be sent: see ``add``.
         """
         self._values = {}
+        if not initial:
+            return
         if isinstance(initial, Headers):
             pairs: Iterable[tuple[str, str]] = initial.multi_items()
         else:
@@ -96,6 +100,19 @@ class Headers(MutableMapping[str, str]):
             ValueError: A value is not base64.
         """
         return [decode_base64(part.strip()) for value in self.get_all(name) for part in value.split(",")]
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+
+    @overload
+    def get(self, name: str, /, default: str | _DefaultT) -> str | _DefaultT: ...
+
+    def get(self, name: str, /, default: Any = None) -> Any:
+        """Return the values of ``name``, joined by ``", "``; ``default`` where there is none."""
+        values = self._values.get(name.lower())
+        if values is None:
+            return default
+        return values[0] if len(values) == 1 else ", ".join(values)
 
     def __getitem__(self, name: str) -> str:
         """Return the values of ``name``, joined by ``", "``. Raises KeyError where there is none."""

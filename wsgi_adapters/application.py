@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -95,9 +96,10 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
 
 
 class EnvironHeaders(Headers):
-    """The headers of a request, read from the environ when they are first asked for.
+    """The headers of a request, read from its environ.
 
-    A WSGI server joins the values of a repeated header by commas, so that each name has one value.
+    Until somebody asks for more than single names, as the protocols do, they are not parsed. A WSGI server
+    joins the values of a repeated header by commas, so that each name has one value.
     """
 
     __slots__ = ("_environ",)
@@ -105,19 +107,36 @@ class EnvironHeaders(Headers):
     def __init__(self, environ: WSGIEnvironment) -> None:
         """Take the headers from ``environ``."""
         # Without ``super().__init__()``: ``_values`` is made by ``__getattr__``.
-        self._environ = environ
+        self._environ: WSGIEnvironment | None = environ
+
+    def get(self, name: str, /, default: Any = None) -> Any:
+        """Return the value of ``name``; ``default`` where there is none."""
+        if self._environ is None:
+            return super().get(name, default)
+        return self._environ.get(_environ_key(name)) or default
 
     def __getattr__(self, name: str) -> Any:
         """Parse the environ when the slot for the parsed values is read for the first time."""
-        if name != "_values":
+        if name != "_values" or self._environ is None:
             raise AttributeError(name)
         self._values = values = {}
         for key, value in self._environ.items():
             if key.startswith("HTTP_"):
                 values[key[5:].lower().replace("_", "-")] = [value]
-            elif key in ("CONTENT_TYPE", "CONTENT_LENGTH") and value:
+            elif key in _UNPREFIXED and value:
                 values[key.lower().replace("_", "-")] = [value]
+        self._environ = None
         return values
+
+
+_UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
+
+
+@lru_cache(maxsize=256)
+def _environ_key(name: str) -> str:
+    """Return the name that a header has in an environ (PEP 3333; RFC 3875, section 4.1.18)."""
+    key = name.upper().replace("-", "_")
+    return key if key in _UNPREFIXED else f"HTTP_{key}"
 
 
 class _ResponseBody:

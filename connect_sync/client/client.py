@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from google.protobuf.message import Message
@@ -19,7 +20,7 @@ from connect_sync.deadline import Deadline
 from connect_sync.envelope import COMPRESSED, open_payload, read_envelopes, wrap
 from connect_sync.errors import ConnectError, MalformedError, bidi_unimplemented
 from connect_sync.headers import Headers, HeadersInput
-from connect_sync.http import Body, Request, Response, as_body, read_whole
+from connect_sync.http import Body, Request, Response, as_body, close_iterator, read_whole
 from connect_sync.interceptor import Interceptor, check_interceptors, intercept
 from connect_sync.method import IdempotencyLevel, InputT, Method, OutputT, StreamKind
 from connect_sync.protocols import connect
@@ -296,19 +297,20 @@ class ConnectClient:
 
     def _send_client_stream(self, requests: Iterator[Any], ctx: RequestContext) -> Message:
         call = cast(_Call, ctx)
-        responses = self._stream(self._wrap(requests), call)
-        message = next(responses, None)
-        if message is None:
-            raise ConnectError(Code.UNIMPLEMENTED, "the response has no message: one belongs there")
-        for _ in responses:
-            responses.close()
-            raise ConnectError(Code.UNIMPLEMENTED, "the response has several messages: one belongs there")
-        return message
+        with closing(self._stream(self._wrap(requests), call)) as responses:
+            message = next(responses, None)
+            if message is None:
+                raise ConnectError(Code.UNIMPLEMENTED, "the response has no message: it takes exactly one")
+            if next(responses, None) is not None:
+                raise ConnectError(
+                    Code.UNIMPLEMENTED, "the response has several messages: it takes exactly one"
+                )
+            return message
 
     def _send_server_stream(self, request: Message, ctx: RequestContext) -> Iterator[Message]:
         return self._stream(tuple(self._wrap((request,))), cast(_Call, ctx))
 
-    def _stream(self, body: Iterable[bytes], call: _Call) -> Generator[Message, None, None]:
+    def _stream(self, body: Iterable[bytes], call: _Call) -> _Responses:
         """Send an enveloped request, and return the messages of its response as they arrive."""
         protocol = connect.STREAM
         headers = self._head(call, protocol)
@@ -327,7 +329,7 @@ class ConnectClient:
         except BaseException:
             response_body.close()
             raise
-        return self._read_stream(protocol, response_body, compression, call)
+        return _Responses(self._read_stream(protocol, response_body, compression, call), response_body)
 
     def _wrap(self, messages: Iterable[Message]) -> Iterator[bytes]:
         """Yield the envelope of each message."""
@@ -346,7 +348,7 @@ class ConnectClient:
         body: Body,
         compression: Compression | None,
         call: _Call,
-    ) -> Generator[Message, None, None]:
+    ) -> Iterator[Message]:
         check = call.lifetime.check
         max_bytes = self._read_max_bytes
         end_flag = protocol.end_flag
@@ -367,8 +369,6 @@ class ConnectClient:
             raise ConnectError(Code.INTERNAL, "the response has no end of its stream")
         except MalformedError as error:
             raise _fault_of_server(error) from error
-        finally:
-            body.close()
 
     def _head(self, call: _Call, protocol: Protocol) -> Headers:
         """Return the call's metadata with the headers of the protocol."""
@@ -410,6 +410,27 @@ class ConnectClient:
             return self._codec.decode(data, cast(type[Message], call.method().output))
         except MalformedError as error:
             raise _fault_of_server(error) from error
+
+
+class _Responses(Iterator[Message]):
+    """The messages of a response, and its body, which is closed with them, be they read or not."""
+
+    __slots__ = ("_body", "_messages")
+
+    def __init__(self, messages: Iterator[Message], body: Body) -> None:
+        self._messages = messages
+        self._body = body
+
+    def __next__(self) -> Message:
+        try:
+            return next(self._messages)
+        except BaseException:
+            self._body.close()
+            raise
+
+    def close(self) -> None:
+        self._body.close()
+        close_iterator(self._messages)
 
 
 def _fault_of_server(error: MalformedError) -> ConnectError:
