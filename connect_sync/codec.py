@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Protocol, TypeVar
+import re
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
@@ -66,18 +67,45 @@ class JsonCodec:
 
     def decode(self, data: bytes, message_class: type[_MessageT]) -> _MessageT:
         """Parse a message. Raises MalformedError as ``Codec.decode`` does."""
+        message = message_class()
+        name = message_class.DESCRIPTOR.full_name
         try:
-            return json_format.Parse(data.decode(), message_class(), ignore_unknown_fields=True)
-        except (json_format.ParseError, UnicodeDecodeError) as error:
-            raise _invalid_json(message_class, str(error)) from error
-        except Exception as error:  # the parser lets other errors through for odd input
-            raise _invalid_json(message_class, "") from error
+            value = json.loads(data.decode(), object_pairs_hook=_without_duplicates)
+            # The parser takes a list or a string for an empty message. Of the well-known types, some are.
+            if not isinstance(value, dict) and not name.startswith("google.protobuf."):
+                raise _InvalidJsonError("it is not an object")
+            json_format.ParseDict(value, message, ignore_unknown_fields=True)
+        except Exception as error:  # for odd input the parser lets errors of any class through
+            reason = _reason(error)
+            text = f"the bytes do not parse as a {name} in the JSON format"
+            raise MalformedError(f"{text}: {reason}" if reason else text) from error
+        return message
 
 
-def _invalid_json(message_class: type[Message], reason: str) -> MalformedError:
-    name = message_class.DESCRIPTOR.full_name
-    message = f"the bytes do not parse as a {name} in the JSON format"
-    return MalformedError(f"{message}: {reason}" if reason else message)
+class _InvalidJsonError(ValueError):
+    """What is wrong with JSON, in words for the peer."""
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise _InvalidJsonError("an object has the same key twice")
+    return value
+
+
+_find_field = re.compile(r"Failed to parse (\S+) field").match
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong, without the words of the parser's insides."""
+    if isinstance(error, _InvalidJsonError | json.JSONDecodeError):
+        return str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    field = _find_field(str(error)) if isinstance(error, json_format.ParseError) else None
+    return f"the value of the field {field[1]!r} is invalid" if field else ""
 
 
 PROTO = ProtoCodec()

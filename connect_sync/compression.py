@@ -105,13 +105,12 @@ class Compressions:
         """
         if name is None or name == IDENTITY or not name:
             return None
-        try:
-            return self._by_name[name]
-        except KeyError:
-            supported = f"{self.names}, {IDENTITY}" if self.names else IDENTITY
-            raise ConnectError(
-                Code.UNIMPLEMENTED, f"unknown compression {name!r}: supported are {supported}"
-            ) from None
+        # RFC 9110, section 8.4.1: the names are case-insensitive.
+        found = self._by_name.get(name) or self._by_name.get(name.lower())
+        if found is not None or name.lower() == IDENTITY:
+            return found
+        supported = f"{self.names}, {IDENTITY}" if self.names else IDENTITY
+        raise ConnectError(Code.UNIMPLEMENTED, f"unknown compression {name!r}: supported are {supported}")
 
     def negotiate(self, accept: str | None) -> Compression | None:
         """Return the first compression of an accept header that there is here, None for none.
@@ -125,11 +124,13 @@ class Compressions:
         found = self._by_name.get(accept)
         if found is not None:
             return found
-        for item in accept.split(","):
+        for item in accept.lower().split(","):
             name, _, parameters = item.partition(";")
-            found = self._by_name.get(name.strip())
-            if found is not None and not _is_zero_weight(parameters):
-                return found
+            if _is_zero_weight(parameters):
+                continue
+            name = name.strip()
+            if name in self._by_name or name == IDENTITY:
+                return self._by_name.get(name)
         return None
 
 

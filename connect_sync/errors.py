@@ -74,13 +74,22 @@ class ConnectError(Exception):
     """What happened, for programs."""
 
     def __init__(self, code: Code, message: str = "", details: Iterable[Message | ErrorDetail] = ()) -> None:
-        """Make an error. ``details`` takes Protobuf messages, or details packed before."""
-        super().__init__(code, message)
-        self.code = code
-        self.message = message
-        self.details = tuple(
+        """Make an error. ``details`` takes Protobuf messages, or details packed before.
+
+        Raises:
+            TypeError: ``code`` is no `Code`, or ``message`` no ``str``.
+        """
+        # Another type would be found out only when the error is written to the wire.
+        for value, expected in ((code, Code), (message, str)):
+            if not isinstance(value, expected):
+                raise TypeError(f"a ConnectError takes a Code and a str, not {value!r}")
+        packed = tuple(
             detail if isinstance(detail, ErrorDetail) else ErrorDetail.pack(detail) for detail in details
         )
+        super().__init__(code, message, packed)
+        self.code = code
+        self.message = message
+        self.details = packed
 
     def __str__(self) -> str:
         """Return ``code: message``, or the code alone."""
@@ -96,6 +105,7 @@ class MalformedError(ConnectError):
     def __init__(self, message: str) -> None:
         """Make an error that says what is wrong with the bytes."""
         super().__init__(Code.INVALID_ARGUMENT, message)
+        self.args = (message,)
 
 
 def message_too_large(max_bytes: int, size: int | None = None) -> ConnectError:

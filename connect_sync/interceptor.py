@@ -82,6 +82,8 @@ def check_interceptors(interceptors: Iterable[Interceptor]) -> tuple[Interceptor
     """
     checked = tuple(interceptors)
     for interceptor in checked:
+        if isinstance(interceptor, type):
+            raise TypeError(f"{interceptor!r} is a class: an interceptor is an instance")
         names = {*_METHOD_NAMES.values(), "on_start"}
         if not any(hasattr(interceptor, name) for name in names):
             raise TypeError(f"{interceptor!r} is no interceptor: it has none of {sorted(names)}")
@@ -93,12 +95,13 @@ def check_interceptors(interceptors: Iterable[Interceptor]) -> tuple[Interceptor
 def intercept(call: Call[Any, Any], kind: StreamKind, interceptors: Iterable[Interceptor]) -> Call[Any, Any]:
     """Return ``call``, a call of ``kind``, wrapped in ``interceptors``."""
     for interceptor in reversed(tuple(interceptors)):
+        gives_stream = kind is StreamKind.SERVER_STREAM
         method = getattr(interceptor, _METHOD_NAMES[kind], None)
         if method is not None:
-            call = _around(method, call)
+            call = (_around_stream if gives_stream else _around)(method, call)
         if hasattr(interceptor, "on_start"):
-            wrap = _observe_stream if kind is StreamKind.SERVER_STREAM else _observe
-            call = wrap(cast(MetadataInterceptor, interceptor), call)
+            observe = _observe_stream if gives_stream else _observe
+            call = observe(cast(MetadataInterceptor, interceptor), call)
     return call
 
 
@@ -123,23 +126,45 @@ def _observe(interceptor: MetadataInterceptor, call_next: Call[Any, Any]) -> Cal
     return call
 
 
-def _observe_stream(interceptor: MetadataInterceptor, call_next: Call[Any, Any]) -> Call[Any, Any]:
+def _around_stream(method: Callable[..., Any], call_next: Call[Any, Any]) -> Call[Any, Any]:
     def call(request: Any, ctx: RequestContext) -> Iterator[Any]:
-        token = interceptor.on_start(ctx)
-        try:
+        # An interceptor that ends before what it iterates over would leave that open.
+        inner: list[Any] = []
+
+        def call_inner(request: Any, ctx: RequestContext) -> Any:
             responses = call_next(request, ctx)
+            inner.append(responses)
+            return responses
+
+        def close_inner(error: Exception | None) -> None:
+            for responses in inner:
+                close_iterator(responses)
+
+        try:
+            return _Stream(method(call_inner, request, ctx), close_inner)
         except Exception as error:
-            interceptor.on_end(token, ctx, error)
+            close_inner(error)
             raise
-        return _ObservedStream(responses, partial(interceptor.on_end, token, ctx))
 
     return call
 
 
-class _ObservedStream(Iterator[Any]):
-    """A stream whose end is told, once, to the interceptor that saw its beginning.
+def _observe_stream(interceptor: MetadataInterceptor, call_next: Call[Any, Any]) -> Call[Any, Any]:
+    def call(request: Any, ctx: RequestContext) -> Iterator[Any]:
+        on_end = partial(interceptor.on_end, interceptor.on_start(ctx), ctx)
+        try:
+            return _Stream(call_next(request, ctx), on_end)
+        except Exception as error:
+            on_end(error)
+            raise
 
-    Not a generator: one that is closed before its first message would tell nothing.
+    return call
+
+
+class _Stream(Iterator[Any]):
+    """A stream of responses, and what has to happen, once, when it ends.
+
+    Not a generator: one that is closed before its first message would do nothing.
     """
 
     __slots__ = ("_iterator", "_on_end", "_responses")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from connect_sync.client import Lifetime
-from connect_sync.http import Request, Response, as_body
+from connect_sync.code import Code
+from connect_sync.errors import ConnectError
+from connect_sync.http import IterableBody, Request, Response, as_body
 from connect_sync.server import Service
 
 
@@ -24,12 +28,41 @@ class InMemoryTransport:
         self._service = service
 
     def send(self, request: Request, lifetime: Lifetime) -> Response:
-        """Answer a request by the service."""
+        """Answer a request by the service.
+
+        Raises:
+            ConnectError: ``canceled`` or ``deadline_exceeded``, if the lifetime ended meanwhile.
+        """
         lifetime.check()
-        request.body = as_body(request.body)
+        body = _CallersBody(request.body)
+        request.body = body
         response = self._service(request)
         response.body = as_body(response.body)
+        try:
+            lifetime.check()
+            if body.error is not None:
+                raise body.error
+        except BaseException:
+            response.body.close()
+            raise
         return response
 
     def close(self) -> None:
         """Do nothing: there are no connections."""
+
+
+class _CallersBody(IterableBody):
+    """The body that a caller's iterator makes: its errors are the caller's, not the server's."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        super().__init__(chunks)
+        self.error: Exception | None = None
+
+    def read(self, size: int) -> bytes:
+        try:
+            return super().read(size)
+        except Exception as error:
+            self.error = error
+            raise ConnectError(Code.CANCELED, "the client has given up") from error

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +29,10 @@ DRAIN_MAX_BYTES = 1 << 20
 """How much of an unread body is read on after the response: 1 MiB; past it the connection closes."""
 DRAIN_MAX_MS = 1000
 """For how long an unread body is read on after the response; past it the connection closes."""
+
+
+# Python reads no numbers of more than some thousand digits; a length of nineteen is past every limit.
+_MAX_DIGITS = 19
 
 
 class _Input(Protocol):
@@ -280,7 +285,9 @@ def open_body(environ: WSGIEnvironment) -> RequestBody:
 def _content_length(environ: WSGIEnvironment) -> int | None:
     length = environ.get("CONTENT_LENGTH")
     # Servers have refused what is no number; some leave the variable empty.
-    return int(length) if length and length.isdecimal() else None
+    if not length or not length.isdecimal():
+        return None
+    return int(length) if len(length) < _MAX_DIGITS else sys.maxsize
 
 
 def _is_gunicorn(stream: Any) -> bool:

@@ -14,7 +14,13 @@ from connect_sync.client.stream import ResponseStream
 from connect_sync.client.transport import Transport, Urllib3Transport
 from connect_sync.code import Code
 from connect_sync.codec import JSON, PROTO
-from connect_sync.compression import DEFAULT_COMPRESSIONS, Compression, Compressions, find_compression
+from connect_sync.compression import (
+    DEFAULT_COMPRESSIONS,
+    IDENTITY,
+    Compression,
+    Compressions,
+    find_compression,
+)
 from connect_sync.context import RequestContext
 from connect_sync.deadline import Deadline
 from connect_sync.envelope import COMPRESSED, open_payload, read_envelopes, wrap
@@ -105,6 +111,8 @@ class ConnectClient:
         self._codec = JSON if proto_json else PROTO
         self._send_compression = None if send_compression is None else find_compression(send_compression)
         self._compressions = Compressions(accept_compression)
+        if timeout_ms is not None:
+            _check_timeout(timeout_ms)
         self._timeout_ms = timeout_ms
         self._read_max_bytes = read_max_bytes
         self._transport = transport or Urllib3Transport(address, pool_manager)
@@ -138,7 +146,7 @@ class ConnectClient:
             ConnectError: The call failed: with what the server answered, or with ``unavailable``,
                 ``deadline_exceeded``, ``canceled``, ``resource_exhausted``, ``internal`` or ``unknown``.
             ValueError: ``use_get`` for a method that is not declared free of side effects; a header
-                that cannot be sent.
+                that cannot be sent, or a timeout longer than ten digits.
         """
         if use_get and method.idempotency is not IdempotencyLevel.NO_SIDE_EFFECTS:
             raise ValueError(
@@ -248,6 +256,8 @@ class ConnectClient:
     ) -> _Call:
         if timeout_ms is None:
             timeout_ms = self._timeout_ms
+        else:
+            _check_timeout(timeout_ms)
         deadline = None if timeout_ms is None else Deadline(timeout_ms)
         return _Call(method, Headers(headers or ()), Lifetime(deadline, cancellation), use_get)
 
@@ -352,31 +362,35 @@ class ConnectClient:
         check = call.lifetime.check
         max_bytes = self._read_max_bytes
         end_flag = protocol.end_flag
+        has_ended = False
+        error: ConnectError | None = None
         try:
             for flags, payload in read_envelopes(body, max_bytes):
                 check()
+                if has_ended:
+                    raise ConnectError(Code.INTERNAL, "the response goes on behind its end")
                 message = open_payload(flags & ~end_flag, payload, compression, max_bytes)
                 if flags & end_flag:
+                    has_ended = True
                     error, trailers = protocol.decode_end(message)
                     call.set_response_trailers(trailers)
-                    if body.read(1):
-                        raise ConnectError(Code.INTERNAL, "the response goes on behind its end")
-                    if error is not None:
-                        raise error
-                    return
-                yield self._decode(message, call)
-                check()
+                else:
+                    yield self._decode(message, call)
+                    check()
+        except MalformedError as malformed:
+            raise _fault_of_server(malformed) from malformed
+        if not has_ended:
             raise ConnectError(Code.INTERNAL, "the response has no end of its stream")
-        except MalformedError as error:
-            raise _fault_of_server(error) from error
+        if error is not None:
+            raise error
 
     def _head(self, call: _Call, protocol: Protocol) -> Headers:
         """Return the call's metadata with the headers of the protocol."""
         headers = call.request_headers()
         remove_reserved(headers)
         protocol.write_request(headers, call.timeout_ms())
-        if self._compressions.names:
-            headers[protocol.accept_encoding] = self._compressions.names
+        # Without a list, the server would be free to answer with what the request used.
+        headers[protocol.accept_encoding] = self._compressions.names or IDENTITY
         return headers
 
     def _check_status(self, response: Response, body: Body) -> None:
@@ -384,7 +398,12 @@ class ConnectClient:
             return
         content_type = response.headers.get("content-type", "")
         if connect.is_error_content_type(content_type):
-            data = self._read_body(response.headers, body)
+            try:
+                data = self._read_body(response.headers, body)
+            except ConnectError as error:
+                if error.code is not Code.INTERNAL:
+                    raise
+                raise connect.http_error(response.status) from error
             raise connect.decode_error(response.status, data)
         raise connect.http_error(response.status)
 
@@ -431,6 +450,12 @@ class _Responses(Iterator[Message]):
     def close(self) -> None:
         self._body.close()
         close_iterator(self._messages)
+
+
+def _check_timeout(timeout_ms: float) -> None:
+    # Written so that it refuses NaN, too.
+    if not timeout_ms <= connect.MAX_TIMEOUT_MS:
+        raise ValueError(f"timeout_ms is {timeout_ms}: it takes at most {connect.MAX_TIMEOUT_MS}")
 
 
 def _fault_of_server(error: MalformedError) -> ConnectError:

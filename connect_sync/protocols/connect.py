@@ -32,7 +32,8 @@ TRAILER_PREFIX = "trailer-"
 ERROR_CONTENT_TYPE = "application/json"
 
 _is_timeout = re.compile(r"[0-9]{1,10}").fullmatch
-_MAX_TIMEOUT_MS = 9_999_999_999
+MAX_TIMEOUT_MS = 9_999_999_999
+"""The longest timeout in milliseconds, of ten digits: some 115 days."""
 
 
 class _Connect(Protocol):
@@ -54,9 +55,9 @@ class _Connect(Protocol):
         return int(timeout)
 
     def write_request(self, headers: Headers, timeout_ms: float | None) -> None:
-        """Add the version and the timeout; one too long for ten digits is as good as none."""
+        """Add the version and the timeout, which is at most ``MAX_TIMEOUT_MS``."""
         headers[PROTOCOL_VERSION] = "1"
-        if timeout_ms is not None and timeout_ms <= _MAX_TIMEOUT_MS:
+        if timeout_ms is not None:
             headers[TIMEOUT_MS] = str(max(1, int(timeout_ms)))
 
 

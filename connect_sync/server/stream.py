@@ -79,7 +79,7 @@ class StreamHandler:
         endpoint = self._endpoint
         encode = endpoint.encode
         codec = self._codec
-        is_started = False
+        is_started = is_abandoned = False
         responses: Any = None
         error: ConnectError | None = None
         try:
@@ -101,12 +101,17 @@ class StreamHandler:
                     yield chunk
                 if deadline is not None:
                     deadline.check()
+            except GeneratorExit:
+                is_abandoned = True
+                raise
             finally:
                 # The handler's generator ends before the call does, so that its cleanup can still
                 # write trailing metadata, and fail.
                 close_iterator(responses)
         except Exception as raised:
             error = endpoint.to_connect_error(raised)
+            if is_abandoned:
+                return
         if not is_started:
             yield b""
         _, trailers = ctx.response_metadata()

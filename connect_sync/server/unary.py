@@ -7,7 +7,7 @@ from connect_sync.codec import Codec
 from connect_sync.compression import Compression
 from connect_sync.context import RequestContext
 from connect_sync.deadline import Deadline
-from connect_sync.errors import ConnectError
+from connect_sync.errors import ConnectError, message_too_large
 from connect_sync.headers import Headers
 from connect_sync.http import Request, Response, as_body, read_whole
 from connect_sync.protocols import connect
@@ -46,6 +46,10 @@ class UnaryHandler:
             deadline, _, accepted = connect.UNARY.read_request(request.headers, endpoint.compressions)
             ctx = RequestContext(endpoint.method, "GET", request.headers, deadline, request.peer)
             received = endpoint.compressions.find(query.compression)
+            if connect.UNARY.accept_encoding not in request.headers:
+                accepted = received
+            if len(query.message) > endpoint.read_max_bytes:
+                raise message_too_large(endpoint.read_max_bytes, len(query.message))
             return self._answer(query.message, received, accepted, deadline, ctx)
         except Exception as error:
             return _error_response(endpoint.to_connect_error(error), ctx)
