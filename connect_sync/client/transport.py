@@ -242,6 +242,7 @@ class _Exchange:
         self._socket = cast(socket.socket, connection.sock)
         self._lifetime = lifetime
         self._receiver = _Receiver(self._socket, lifetime)
+        self._reader = _Reader(self._receiver)
         self._is_sent = False
         self._send_error: OSError | None = None
         self._socket.settimeout(None)
@@ -269,7 +270,7 @@ class _Exchange:
         """Return the response, its head parsed."""
         try:
             while True:
-                response = HTTPResponse(cast(socket.socket, self._receiver), method=method)
+                response = HTTPResponse(cast(socket.socket, self._reader), method=method)
                 response.begin()
                 # RFC 9110, section 15.2: any number of interim responses may precede the answer.
                 if response.status >= 200 or response.status == 101:
@@ -294,7 +295,7 @@ class _Exchange:
             not is_reusable
             or not self._is_sent
             or (cancellation is not None and cancellation.is_canceled())
-            or self._receiver.has_leftover()
+            or self._has_leftover()
         ):
             connection.close()
         self._transport.give_back(connection)
@@ -315,22 +316,23 @@ class _Exchange:
             return False
         return True
 
+    def _has_leftover(self) -> bool:
+        """Tell whether more has arrived than was read."""
+        self._receiver.is_finished = True
+        return bool(self._reader.peek(1))
+
     def _shut_down(self) -> None:
         _shut_down(self._socket)
 
 
 class _Receiver(io.RawIOBase):
-    """What a socket receives, within the lifetime of a call; in place of a socket for `http.client`."""
+    """What a socket receives, within the lifetime of a call."""
 
     def __init__(self, sock: socket.socket, lifetime: Lifetime) -> None:
         self._socket = sock
         self._lifetime = lifetime
         self._ahead = b""
-        self._is_finished = False
-        self._reader = _Reader(self)
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return self._reader
+        self.is_finished = False
 
     def readable(self) -> bool:
         return True
@@ -341,7 +343,7 @@ class _Receiver(io.RawIOBase):
             buffer[:size] = self._ahead[:size]
             self._ahead = self._ahead[size:]
             return size
-        if self._is_finished:
+        if self.is_finished:
             return 0
         if self._lifetime.deadline is not None:
             self._socket.settimeout(self._lifetime.remaining())
@@ -366,17 +368,23 @@ class _Receiver(io.RawIOBase):
             self._socket.settimeout(timeout)
         return True
 
-    def has_leftover(self) -> bool:
-        """Tell whether more has arrived than was read."""
-        self._is_finished = True
-        return bool(self._reader.peek(1))
-
 
 class _Reader(io.BufferedReader):
-    """A reader that outlives an `HTTPResponse`: what is behind a response is still there to be seen."""
+    """What `http.client` reads a response from, in place of a socket.
+
+    It outlives an `HTTPResponse`, which closes what it reads from: what is behind a response is still there
+    to be seen.
+    """
+
+    def makefile(self, mode: str) -> _Reader:
+        """Return the reader, where a socket would make one."""
+        return self
 
     def close(self) -> None:
-        """Leave the reader as it is."""
+        """Leave the reader open."""
+
+    def flush(self) -> None:
+        """Do nothing: what is read from may be closed, where a broken-off call is collected as garbage."""
 
 
 class _ResponseBody(Body):
