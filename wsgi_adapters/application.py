@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _ServiceT = TypeVar("_ServiceT")
 
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+_UNHURRIED_BYTES = 16 * 1024
+"""Up to what size a response fits into the buffers of a socket, so that sending it does not wait."""
+
 # nginx's name for what Connect answers to a canceled call; not a registered status.
 _STATUS_LINES[499] = "499 Client Closed Request"
 
@@ -80,10 +83,11 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         response = self.service(request)
         headers = list(response.headers.multi_items())
         chunks = response.body
-        if isinstance(chunks, tuple):
-            headers.append(("content-length", str(sum(map(len, chunks)))))
+        size = sum(map(len, chunks)) if isinstance(chunks, tuple) else None
+        if size is not None:
+            headers.append(("content-length", str(size)))
         start_response(_STATUS_LINES[response.status], headers)
-        if isinstance(chunks, tuple) and body.is_read:
+        if size is not None and size <= _UNHURRIED_BYTES and body.is_read:
             return chunks
         return _ResponseBody(chunks, body)
 
@@ -113,7 +117,9 @@ class EnvironHeaders(Headers):
         """Return the value of ``name``; ``default`` where there is none."""
         if self._environ is None:
             return super().get(name, default)
-        return self._environ.get(_environ_key(name)) or default
+        value = self._environ.get(_environ_key(name))
+        # Servers have these two as empty strings where the request has none (PEP 3333).
+        return default if value is None or (not value and name in _UNPREFIXED) else value
 
     def __getattr__(self, name: str) -> Any:
         """Parse the environ when the slot for the parsed values is read for the first time."""
@@ -123,20 +129,20 @@ class EnvironHeaders(Headers):
         for key, value in self._environ.items():
             if key.startswith("HTTP_"):
                 values[key[5:].lower().replace("_", "-")] = [value]
-            elif key in _UNPREFIXED and value:
+            elif value and key in _UNPREFIXED.values():
                 values[key.lower().replace("_", "-")] = [value]
         self._environ = None
         return values
 
 
-_UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
+_UNPREFIXED = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
 
 
 @lru_cache(maxsize=256)
 def _environ_key(name: str) -> str:
     """Return the name that a header has in an environ (PEP 3333; RFC 3875, section 4.1.18)."""
-    key = name.upper().replace("-", "_")
-    return key if key in _UNPREFIXED else f"HTTP_{key}"
+    name = name.lower()
+    return _UNPREFIXED.get(name) or "HTTP_" + name.upper().replace("-", "_")
 
 
 class _ResponseBody:
@@ -153,6 +159,7 @@ class _ResponseBody:
         self._request_body = request_body
 
     def __iter__(self) -> Iterator[bytes]:
+        self._request_body.bound_sends()
         return iter(self._chunks)
 
     def close(self) -> None:

@@ -49,6 +49,12 @@ class RequestBody(Body):
     is_read: bool
     """Whether nothing of the body is left to be read."""
 
+    def bound_sends(self) -> None:
+        """Let no send of the response outlast the deadline, where the server hands out its socket.
+
+        `close` ends that.
+        """
+
 
 class EmptyBody(RequestBody):
     """No body."""
@@ -140,13 +146,25 @@ class GunicornBody(RequestBody):
     which is where a deadline is set on every receive.
     """
 
-    __slots__ = ("_bounded", "_chunks", "_input", "_remaining", "_unreader", "is_read", "length")
+    __slots__ = (
+        "_bounded",
+        "_chunks",
+        "_deadline",
+        "_input",
+        "_remaining",
+        "_send_bound",
+        "_unreader",
+        "is_read",
+        "length",
+    )
 
     def __init__(self, stream: Any, length: int | None) -> None:
         """Read ``stream``, gunicorn's own ``wsgi.input``; ``length`` is None for a chunked body."""
         reader = stream.reader
         self._input = stream
         self._bounded: _BoundedSocket | None = None
+        self._deadline: Deadline | None = None
+        self._send_bound: tuple[socket.socket, float | None] | None = None
         self.length = length
         self._chunks: Iterator[bytes] | None = None
         if length is None:
@@ -200,6 +218,7 @@ class GunicornBody(RequestBody):
 
     def set_deadline(self, deadline: Deadline) -> None:
         """Let no receive outlast ``deadline``."""
+        self._deadline = deadline
         if self.is_read:
             return
         if self._bounded is None:
@@ -208,12 +227,23 @@ class GunicornBody(RequestBody):
         else:
             self._bounded.deadline = deadline
 
+    def bound_sends(self) -> None:
+        """Let no send outlast what is left of the deadline now, and a moment for its error to leave."""
+        if self._deadline is None:
+            return
+        sock = self._unreader.sock if self._bounded is None else self._bounded.sock
+        self._send_bound = (sock, sock.gettimeout())
+        sock.settimeout(self._deadline.remaining() + DRAIN_MAX_MS / 1000)
+
     def close(self) -> None:
         """Read what is left, up to a bound."""
+        if self._send_bound is not None:
+            sock, timeout = self._send_bound
+            self._send_bound = None
+            sock.settimeout(timeout)
         if self.is_read:
             return
-        deadline = Deadline(DRAIN_MAX_MS)
-        self.set_deadline(deadline)
+        self.set_deadline(Deadline(DRAIN_MAX_MS))
         drained = 0
         try:
             while drained < DRAIN_MAX_BYTES and not self.is_read:
@@ -244,7 +274,7 @@ class _BoundedSocket:
     """The part of a socket that gunicorn receives with, bounded by a deadline."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        self._sock = sock
+        self.sock = sock
         self._timeout = sock.gettimeout()
         self.deadline = deadline
 
@@ -252,12 +282,12 @@ class _BoundedSocket:
         remaining = self.deadline.remaining()
         if not remaining:
             raise TimeoutError
-        self._sock.settimeout(remaining)
-        return self._sock.recv(size)
+        self.sock.settimeout(remaining)
+        return self.sock.recv(size)
 
     def restore(self) -> socket.socket:
-        self._sock.settimeout(self._timeout)
-        return self._sock
+        self.sock.settimeout(self._timeout)
+        return self.sock
 
 
 class _LostReader:

@@ -45,6 +45,8 @@ class UnaryHandler:
         try:
             deadline, _, accepted = connect.UNARY.read_request(request.headers, endpoint.compressions)
             ctx = RequestContext(endpoint.method, "GET", request.headers, deadline, request.peer)
+            if deadline is not None:
+                as_body(request.body).set_deadline(deadline)
             received = endpoint.compressions.find(query.compression)
             if connect.UNARY.accept_encoding not in request.headers:
                 accepted = received
