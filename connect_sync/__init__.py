@@ -16,6 +16,7 @@ from connect_sync.interceptor import (
     Interceptor,
     MetadataInterceptor,
     ServerStreamInterceptor,
+    StartInterceptor,
     UnaryInterceptor,
 )
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
@@ -40,6 +41,7 @@ __all__ = [
     "ResponseMetadata",
     "ResponseStream",
     "ServerStreamInterceptor",
+    "StartInterceptor",
     "StreamKind",
     "UnaryInterceptor",
 ]

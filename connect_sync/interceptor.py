@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
@@ -49,11 +49,15 @@ class ServerStreamInterceptor(Protocol):
         """Yield, or return an iterator of, the responses to ``request``."""
 
 
-class MetadataInterceptor(Protocol):
-    """Sees the beginning and the end of every call."""
+class StartInterceptor(Protocol):
+    """Sees the beginning of every call: to add headers to it, say, or to refuse it."""
 
     def on_start(self, ctx: RequestContext) -> Any:
         """Begin a call. What is returned is handed to ``on_end``; what is raised ends the call."""
+
+
+class MetadataInterceptor(StartInterceptor, Protocol):
+    """Sees the beginning and the end of every call."""
 
     def on_end(self, token: Any, ctx: RequestContext, error: Exception | None) -> None:
         """End a call whose ``on_start`` returned ``token``.
@@ -63,9 +67,13 @@ class MetadataInterceptor(Protocol):
 
 
 Interceptor: TypeAlias = (
-    "UnaryInterceptor | ClientStreamInterceptor | ServerStreamInterceptor | MetadataInterceptor"
+    "UnaryInterceptor | ClientStreamInterceptor | ServerStreamInterceptor "
+    "| StartInterceptor | MetadataInterceptor"
 )
 """An object with the methods of any of these."""
+
+_OnStart: TypeAlias = Callable[[RequestContext], Any]
+_OnEnd: TypeAlias = Callable[[Any, RequestContext, "Exception | None"], None]
 
 _METHOD_NAMES = {
     StreamKind.UNARY: "intercept_unary",
@@ -78,7 +86,7 @@ def check_interceptors(interceptors: Iterable[Interceptor]) -> tuple[Interceptor
     """Return the interceptors as a tuple.
 
     Raises:
-        TypeError: One of them has none of the methods, or only one of ``on_start`` and ``on_end``.
+        TypeError: One of them is a class, has none of the methods, or has ``on_end`` without ``on_start``.
     """
     checked = tuple(interceptors)
     for interceptor in checked:
@@ -87,8 +95,8 @@ def check_interceptors(interceptors: Iterable[Interceptor]) -> tuple[Interceptor
         names = {*_METHOD_NAMES.values(), "on_start"}
         if not any(hasattr(interceptor, name) for name in names):
             raise TypeError(f"{interceptor!r} is no interceptor: it has none of {sorted(names)}")
-        if hasattr(interceptor, "on_start") != hasattr(interceptor, "on_end"):
-            raise TypeError(f"{interceptor!r} has only one of on_start and on_end")
+        if hasattr(interceptor, "on_end") and not hasattr(interceptor, "on_start"):
+            raise TypeError(f"{interceptor!r} has on_end, but no on_start")
     return checked
 
 
@@ -100,9 +108,13 @@ def intercept(call: Call[Any, Any], kind: StreamKind, interceptors: Iterable[Int
         if method is not None:
             call = (_around_stream if gives_stream else _around)(method, call)
         if hasattr(interceptor, "on_start"):
-            observe = _observe_stream if gives_stream else _observe
-            call = observe(cast(MetadataInterceptor, interceptor), call)
+            on_end = getattr(interceptor, "on_end", None) or _ignore_end
+            call = (_observe_stream if gives_stream else _observe)(interceptor.on_start, on_end, call)
     return call
+
+
+def _ignore_end(token: Any, ctx: RequestContext, error: Exception | None) -> None:
+    """Stand for the ``on_end`` of an interceptor that has none."""
 
 
 def _around(method: Callable[..., Any], call_next: Call[Any, Any]) -> Call[Any, Any]:
@@ -112,15 +124,15 @@ def _around(method: Callable[..., Any], call_next: Call[Any, Any]) -> Call[Any, 
     return call
 
 
-def _observe(interceptor: MetadataInterceptor, call_next: Call[Any, Any]) -> Call[Any, Any]:
+def _observe(on_start: _OnStart, on_end: _OnEnd, call_next: Call[Any, Any]) -> Call[Any, Any]:
     def call(request: Any, ctx: RequestContext) -> Any:
-        token = interceptor.on_start(ctx)
+        token = on_start(ctx)
         try:
             response = call_next(request, ctx)
         except Exception as error:
-            interceptor.on_end(token, ctx, error)
+            on_end(token, ctx, error)
             raise
-        interceptor.on_end(token, ctx, None)
+        on_end(token, ctx, None)
         return response
 
     return call
@@ -149,13 +161,13 @@ def _around_stream(method: Callable[..., Any], call_next: Call[Any, Any]) -> Cal
     return call
 
 
-def _observe_stream(interceptor: MetadataInterceptor, call_next: Call[Any, Any]) -> Call[Any, Any]:
+def _observe_stream(on_start: _OnStart, on_end: _OnEnd, call_next: Call[Any, Any]) -> Call[Any, Any]:
     def call(request: Any, ctx: RequestContext) -> Iterator[Any]:
-        on_end = partial(interceptor.on_end, interceptor.on_start(ctx), ctx)
+        end = partial(on_end, on_start(ctx), ctx)
         try:
-            return _Stream(call_next(request, ctx), on_end)
+            return _Stream(call_next(request, ctx), end)
         except Exception as error:
-            on_end(error)
+            end(error)
             raise
 
     return call
