@@ -1,0 +1,9 @@
+"""How gunicorn serves the sample. It reads this file when it is started in this folder."""
+
+bind = "127.0.0.1:8000"
+# Calls that can be answered at once. A stream keeps its thread until it ends.
+threads = 8
+# Where the generated code is.
+pythonpath = "gen"
+# gunicorn 25 and newer would open one in the home directory, to be managed by.
+control_socket_disable = True
