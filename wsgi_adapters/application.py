@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _ServiceT = TypeVar("_ServiceT")
 
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
-_UNHURRIED_BYTES = 16 * 1024
-"""Up to what size a response fits into the buffers of a socket, so that sending it does not wait."""
-
 # nginx's name for what Connect answers to a canceled call; not a registered status.
 _STATUS_LINES[499] = "499 Client Closed Request"
+
+_UNHURRIED_BYTES = 16 * 1024
+"""Up to what size a response fits into the buffers of a socket, so that sending it does not wait."""
 
 
 class ConnectWSGIApplication(Generic[_ServiceT]):
@@ -117,9 +117,10 @@ class EnvironHeaders(Headers):
         """Return the value of ``name``; ``default`` where there is none."""
         if self._environ is None:
             return super().get(name, default)
-        value = self._environ.get(_environ_key(name))
+        key = _environ_key(name)
+        value = self._environ.get(key)
         # Servers have these two as empty strings where the request has none (PEP 3333).
-        return default if value is None or (not value and name in _UNPREFIXED) else value
+        return default if value is None or (not value and key in _UNPREFIXED) else value
 
     def __getattr__(self, name: str) -> Any:
         """Parse the environ when the slot for the parsed values is read for the first time."""
@@ -129,20 +130,22 @@ class EnvironHeaders(Headers):
         for key, value in self._environ.items():
             if key.startswith("HTTP_"):
                 values[key[5:].lower().replace("_", "-")] = [value]
-            elif value and key in _UNPREFIXED.values():
+            elif value and key in _UNPREFIXED:
                 values[key.lower().replace("_", "-")] = [value]
         self._environ = None
         return values
 
 
-_UNPREFIXED = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
+_UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 
 @lru_cache(maxsize=256)
 def _environ_key(name: str) -> str:
     """Return the name that a header has in an environ (PEP 3333; RFC 3875, section 4.1.18)."""
-    name = name.lower()
-    return _UNPREFIXED.get(name) or "HTTP_" + name.upper().replace("-", "_")
+    if "_" in name:
+        return ""  # it could not be told from the header with a hyphen, for which it stands here
+    key = name.upper().replace("-", "_")
+    return key if key in _UNPREFIXED else f"HTTP_{key}"
 
 
 class _ResponseBody:

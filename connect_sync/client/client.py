@@ -401,9 +401,11 @@ class ConnectClient:
             try:
                 data = self._read_body(response.headers, body)
             except ConnectError as error:
-                if error.code is not Code.INTERNAL:
-                    raise
-                raise connect.http_error(response.status) from error
+                # What cannot be read holds no error: the status speaks. A call that has ended meanwhile,
+                # or lost its server, ends with that.
+                if error.code in (Code.INTERNAL, Code.RESOURCE_EXHAUSTED):
+                    raise connect.http_error(response.status) from error
+                raise
             raise connect.decode_error(response.status, data)
         raise connect.http_error(response.status)
 

@@ -29,6 +29,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ClosedPoolError, EmptyPoolError, HTTPError
 from urllib3.util.proxy import connection_requires_http_tunnel
 from urllib3.util.timeout import Timeout
+from urllib3.util.wait import wait_for_socket
 
 from connect_sync.client.lifetime import Lifetime
 from connect_sync.code import Code
@@ -42,6 +43,10 @@ _POOL_SIZE = 64
 
 _JOIN_MAX_BYTES = 64 * 1024
 """Up to which size a body is copied behind its head, to leave in one piece with it."""
+
+
+_SEND_MAX_BYTES = 256 * 1024
+"""How much of a large body is offered to the socket between two looks for an answer."""
 
 
 class Transport(Protocol):
@@ -275,8 +280,11 @@ class _Exchange:
                 # RFC 9110, section 15.2: any number of interim responses may precede the answer.
                 if response.status >= 200 or response.status == 101:
                     break
+            self._receiver.is_in_head = False
         except (HTTPException, OSError) as error:
             raise self.failure(self._send_error or error) from error
+        if response.status == 101:
+            response.will_close = True  # what the connection speaks from here on is not HTTP
         headers = Headers.from_wire(response.headers.items())
         return Response(response.status, headers, _ResponseBody(self, response))
 
@@ -303,6 +311,8 @@ class _Exchange:
     def _send(self, data: bytes) -> bool:
         """Send bytes; return whether the server took them."""
         view = memoryview(data)
+        if len(view) > _JOIN_MAX_BYTES:
+            return self._send_large(view)
         try:
             while view:
                 if self._lifetime.deadline is not None:
@@ -314,6 +324,27 @@ class _Exchange:
             # The server hung up; perhaps it has answered before it did.
             self._send_error = error
             return False
+        return True
+
+    def _send_large(self, view: memoryview) -> bool:
+        """Send what a socket does not take at once, and listen meanwhile.
+
+        RFC 9112, section 9.5: a server may answer before it has read everything, and read no more.
+        """
+        self._socket.settimeout(0)
+        try:
+            while view:
+                wait_for_socket(self._socket, read=True, write=True, timeout=self._lifetime.remaining())
+                self._lifetime.check()
+                if self._receiver.has_answer():
+                    return False
+                with suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    view = view[self._socket.send(view[:_SEND_MAX_BYTES]) :]
+        except OSError as error:
+            self._send_error = error
+            return False
+        finally:
+            self._socket.settimeout(None)
         return True
 
     def _has_leftover(self) -> bool:
@@ -332,6 +363,7 @@ class _Receiver(io.RawIOBase):
         self._socket = sock
         self._lifetime = lifetime
         self._ahead = b""
+        self.is_in_head = True
         self.is_finished = False
 
     def readable(self) -> bool:
@@ -347,7 +379,11 @@ class _Receiver(io.RawIOBase):
             return 0
         if self._lifetime.deadline is not None:
             self._socket.settimeout(self._lifetime.remaining())
-        return self._socket.recv_into(buffer)
+        size = self._socket.recv_into(buffer)
+        # RFC 9112, section 8: a head that is cut off is no answer, though `http.client` takes it for one.
+        if not size and self.is_in_head:
+            raise ConnectionError("it closed the connection before the end of the response's head")
+        return size
 
     def has_answer(self) -> bool:
         """Tell, without waiting, whether the server has sent something or hung up."""
