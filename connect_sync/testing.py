@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from connect_sync.client import Lifetime
 from connect_sync.code import Code
 from connect_sync.errors import ConnectError
+from connect_sync.headers import Headers
 from connect_sync.http import IterableBody, Request, Response, as_body
 from connect_sync.server import Service
 
@@ -35,20 +36,26 @@ class InMemoryTransport:
         """
         lifetime.check()
         body = _CallersBody(request.body)
-        request.body = body
-        response = self._service(request)
-        response.body = as_body(response.body)
+        # Headers are copied, as a wire would: what one side writes later the other does not see.
+        response = self._service(
+            Request(request.method, request.path, _copy(request.headers), body, query=request.query)
+        )
+        response_body = as_body(response.body)
         try:
             lifetime.check()
             if body.error is not None:
                 raise body.error
         except BaseException:
-            response.body.close()
+            response_body.close()
             raise
-        return response
+        return Response(response.status, _copy(response.headers), response_body)
 
     def close(self) -> None:
         """Do nothing: there are no connections."""
+
+
+def _copy(headers: Headers) -> Headers:
+    return Headers.from_wire(headers.multi_items())
 
 
 class _CallersBody(IterableBody):
