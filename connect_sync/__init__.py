@@ -4,12 +4,20 @@ Everything public is here; the server's WSGI application is in `wsgi_adapters`, 
 `connect_sync.testing`.
 """
 
-from connect_sync.client import Cancellation, ConnectClient, ResponseMetadata, ResponseStream
+from connect_sync.client import (
+    Cancellation,
+    ConnectClient,
+    Lifetime,
+    ResponseMetadata,
+    ResponseStream,
+    Transport,
+)
 from connect_sync.code import Code
 from connect_sync.compression import Compression, Gzip
 from connect_sync.context import RequestContext
 from connect_sync.errors import ConnectError, ErrorDetail
 from connect_sync.headers import Headers, HeadersInput
+from connect_sync.http import Body, Request, Response
 from connect_sync.interceptor import (
     Call,
     ClientStreamInterceptor,
@@ -22,6 +30,7 @@ from connect_sync.interceptor import (
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
 
 __all__ = [
+    "Body",
     "Call",
     "Cancellation",
     "ClientStreamInterceptor",
@@ -35,13 +44,17 @@ __all__ = [
     "HeadersInput",
     "IdempotencyLevel",
     "Interceptor",
+    "Lifetime",
     "MetadataInterceptor",
     "Method",
+    "Request",
     "RequestContext",
+    "Response",
     "ResponseMetadata",
     "ResponseStream",
     "ServerStreamInterceptor",
     "StartInterceptor",
     "StreamKind",
+    "Transport",
     "UnaryInterceptor",
 ]

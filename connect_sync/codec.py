@@ -110,3 +110,19 @@ def _reason(error: Exception) -> str:
 
 PROTO = ProtoCodec()
 JSON = JsonCodec()
+
+
+def encode_message(
+    codec: Codec, message: Any, message_class: type[Message], *, deterministic: bool = False
+) -> bytes:
+    """Serialize a message that belongs to a method.
+
+    Raises:
+        TypeError: It is no ``message_class``, which the other side would parse it as.
+    """
+    if message.__class__ is not message_class:
+        full_name = message_class.DESCRIPTOR.full_name
+        # The same type may come from another pool of descriptors.
+        if not isinstance(message, Message) or message.DESCRIPTOR.full_name != full_name:
+            raise TypeError(f"a {type(message).__name__} stands where a {full_name} belongs")
+    return codec.encode(message, deterministic=deterministic)

@@ -7,6 +7,9 @@ from time import monotonic
 from connect_sync.code import Code
 from connect_sync.errors import ConnectError
 
+_MAX_WAIT = 2_000_000.0
+"""Seconds, some 23 days: the polling below sockets counts milliseconds in 31 bits."""
+
 
 class Deadline:
     """A moment on the monotonic clock."""
@@ -20,6 +23,10 @@ class Deadline:
     def remaining(self) -> float:
         """Return the seconds that remain, 0.0 once the deadline has passed."""
         return max(0.0, self._moment - monotonic())
+
+    def wait_limit(self) -> float:
+        """Return for how many seconds a wait may last: what remains, or as much as a socket can wait."""
+        return min(self.remaining(), _MAX_WAIT)
 
     def check(self) -> None:
         """Do nothing before the deadline.

@@ -233,7 +233,7 @@ class GunicornBody(RequestBody):
             return
         sock = self._unreader.sock if self._bounded is None else self._bounded.sock
         self._send_bound = (sock, sock.gettimeout())
-        sock.settimeout(self._deadline.remaining() + DRAIN_MAX_MS / 1000)
+        sock.settimeout(self._deadline.wait_limit() + DRAIN_MAX_MS / 1000)
 
     def close(self) -> None:
         """Read what is left, up to a bound."""
@@ -279,7 +279,7 @@ class _BoundedSocket:
         self.deadline = deadline
 
     def recv(self, size: int) -> bytes:
-        remaining = self.deadline.remaining()
+        remaining = self.deadline.wait_limit()
         if not remaining:
             raise TimeoutError
         self.sock.settimeout(remaining)

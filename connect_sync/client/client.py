@@ -13,7 +13,7 @@ from connect_sync.client.metadata import collect
 from connect_sync.client.stream import ResponseStream
 from connect_sync.client.transport import Transport, Urllib3Transport
 from connect_sync.code import Code
-from connect_sync.codec import JSON, PROTO
+from connect_sync.codec import JSON, PROTO, encode_message
 from connect_sync.compression import (
     DEFAULT_COMPRESSIONS,
     IDENTITY,
@@ -145,6 +145,7 @@ class ConnectClient:
         Raises:
             ConnectError: The call failed: with what the server answered, or with ``unavailable``,
                 ``deadline_exceeded``, ``canceled``, ``resource_exhausted``, ``internal`` or ``unknown``.
+            TypeError: ``request`` is no request message of the method.
             ValueError: ``use_get`` for a method that is not declared free of side effects; a header
                 that cannot be sent, or a timeout longer than ten digits.
         """
@@ -267,7 +268,7 @@ class ConnectClient:
         call = cast(_Call, ctx)
         http_request = self._unary_get(request, call) if call.use_get else None
         if http_request is None:
-            data = self._codec.encode(request)
+            data = encode_message(self._codec, request, call.method().input)
             headers = self._head(call, connect.UNARY)
             headers["content-type"] = connect.UNARY.content_type_prefix + self._codec.name
             if self._send_compression is not None:
@@ -285,7 +286,7 @@ class ConnectClient:
     def _unary_get(self, request: Message, call: _Call) -> Request | None:
         """Return the request as a GET; None where it would be too long for one."""
         # Equal messages have to make equal URLs, or no cache would find them.
-        data = self._codec.encode(request, deterministic=True)
+        data = encode_message(self._codec, request, call.method().input, deterministic=True)
         if self._send_compression is not None:
             data = self._send_compression.compress(data)
         query = connect.encode_get_query(self._codec, self._send_compression, data)
@@ -299,7 +300,7 @@ class ConnectClient:
         leading, trailing = connect.split_trailers(response.headers)
         call.set_response_headers(leading)
         call.set_response_trailers(trailing)
-        self._check_status(response, body)
+        self._check_status(response, body, call)
         content_type = leading.get("content-type", "")
         connect.check_content_type(connect.UNARY, self._codec, content_type)
         data = self._read_body(leading, body)
@@ -307,7 +308,7 @@ class ConnectClient:
 
     def _send_client_stream(self, requests: Iterator[Any], ctx: RequestContext) -> Message:
         call = cast(_Call, ctx)
-        with closing(self._stream(self._wrap(requests), call)) as responses:
+        with closing(self._stream(self._wrap(requests, call.method()), call)) as responses:
             message = next(responses, None)
             if message is None:
                 raise ConnectError(Code.UNIMPLEMENTED, "the response has no message: it takes exactly one")
@@ -318,7 +319,7 @@ class ConnectClient:
             return message
 
     def _send_server_stream(self, request: Message, ctx: RequestContext) -> Iterator[Message]:
-        return self._stream(tuple(self._wrap((request,))), cast(_Call, ctx))
+        return self._stream(tuple(self._wrap((request,), ctx.method())), cast(_Call, ctx))
 
     def _stream(self, body: Iterable[bytes], call: _Call) -> _Responses:
         """Send an enveloped request, and return the messages of its response as they arrive."""
@@ -332,7 +333,7 @@ class ConnectClient:
         response_body = as_body(response.body)
         try:
             call.set_response_headers(response.headers)
-            self._check_status(response, response_body)
+            self._check_status(response, response_body, call)
             content_type = response.headers.get("content-type", "")
             connect.check_content_type(protocol, self._codec, content_type)
             compression = self._find_compression(response.headers.get(protocol.content_encoding))
@@ -341,12 +342,13 @@ class ConnectClient:
             raise
         return _Responses(self._read_stream(protocol, response_body, compression, call), response_body)
 
-    def _wrap(self, messages: Iterable[Message]) -> Iterator[bytes]:
+    def _wrap(self, messages: Iterable[Message], method: Method[Any, Any]) -> Iterator[bytes]:
         """Yield the envelope of each message."""
-        encode = self._codec.encode
+        codec = self._codec
+        message_class = method.input
         compression = self._send_compression
         for message in messages:
-            payload = encode(message)
+            payload = encode_message(codec, message, message_class)
             if compression is None or not payload:
                 yield wrap(payload)
             else:
@@ -393,9 +395,10 @@ class ConnectClient:
         headers[protocol.accept_encoding] = self._compressions.names or IDENTITY
         return headers
 
-    def _check_status(self, response: Response, body: Body) -> None:
+    def _check_status(self, response: Response, body: Body, call: _Call) -> None:
         if response.status == 200:
             return
+        path = call.method().path
         content_type = response.headers.get("content-type", "")
         if connect.is_error_content_type(content_type):
             try:
@@ -404,10 +407,10 @@ class ConnectClient:
                 # What cannot be read holds no error: the status speaks. A call that has ended meanwhile,
                 # or lost its server, ends with that.
                 if error.code in (Code.INTERNAL, Code.RESOURCE_EXHAUSTED):
-                    raise connect.http_error(response.status) from error
+                    raise connect.http_error(response.status, path) from error
                 raise
-            raise connect.decode_error(response.status, data)
-        raise connect.http_error(response.status)
+            raise connect.decode_error(response.status, data, path)
+        raise connect.http_error(response.status, path)
 
     def _read_body(self, headers: Headers, body: Body) -> bytes:
         """Read a bare message, or a bare error."""

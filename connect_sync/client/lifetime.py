@@ -95,7 +95,7 @@ class Lifetime:
             self.deadline.check()
 
     def remaining(self) -> float | None:
-        """Return the seconds that remain, more than 0; None without a deadline.
+        """Return for how many seconds a wait may last, more than 0; None without a deadline.
 
         Raises:
             ConnectError: ``canceled`` or ``deadline_exceeded``.
@@ -104,7 +104,7 @@ class Lifetime:
             self.cancellation.check()
         if self.deadline is None:
             return None
-        remaining = self.deadline.remaining()
+        remaining = self.deadline.wait_limit()
         if not remaining:
             raise deadline_exceeded()
         return remaining

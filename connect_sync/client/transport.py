@@ -13,13 +13,14 @@ and nothing came behind it. In all others it is closed.
 from __future__ import annotations
 
 import io
+import re
 import socket
 import ssl
 from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from threading import Thread
 from typing import Any, Protocol, cast
 
@@ -29,7 +30,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ClosedPoolError, EmptyPoolError, HTTPError
 from urllib3.util.proxy import connection_requires_http_tunnel
 from urllib3.util.timeout import Timeout
-from urllib3.util.wait import wait_for_socket
+from urllib3.util.wait import wait_for_read, wait_for_socket
 
 from connect_sync.client.lifetime import Lifetime
 from connect_sync.code import Code
@@ -109,7 +110,7 @@ class Urllib3Transport:
     def close(self) -> None:
         """Close the idle connections, unless they are those of the caller's pool manager."""
         if self._is_owner:
-            self._manager.clear()
+            self._pool.close()
 
     def give_back(self, connection: HTTPConnection) -> None:
         """Put a connection back into the pool: an open one to be used again, a closed one as a place."""
@@ -386,23 +387,33 @@ class _Receiver(io.RawIOBase):
         return size
 
     def has_answer(self) -> bool:
-        """Tell, without waiting, whether the server has sent something or hung up."""
-        if not urllib3.util.wait_for_read(self._socket, timeout=0):
-            return False
-        if not hasattr(self._socket, "version"):
-            return True
-        # Under TLS what has arrived may be no data but a session ticket: only a read can tell.
-        timeout = self._socket.gettimeout()
-        self._socket.settimeout(0)
-        try:
-            self._ahead += self._socket.recv(READ_SIZE)
-        except (ssl.SSLWantReadError, BlockingIOError):
-            return False
-        except OSError:
-            pass  # the read of the answer finds it again
-        finally:
-            self._socket.settimeout(timeout)
-        return True
+        """Tell, without waiting, whether the server has begun to answer, or has hung up."""
+        if wait_for_read(self._socket, timeout=0):
+            timeout = self._socket.gettimeout()
+            self._socket.settimeout(0)
+            try:
+                data = self._socket.recv(READ_SIZE)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return False  # what arrived is TLS's own: a session ticket, say
+            except OSError:
+                return True  # the read of the answer finds it again
+            finally:
+                self._socket.settimeout(timeout)
+            if not data:
+                return True
+            self._ahead += data
+        # RFC 9110, section 15.2: interim responses are no answer, and may come at any time.
+        while interim := _interim_response(self._ahead):
+            self._ahead = self._ahead[interim.end() :]
+        is_undecided = len(self._ahead) < _STATUS_SIZE or _interim_status(self._ahead)
+        return not is_undecided or len(self._ahead) > _MAX_INTERIM_BYTES
+
+
+_interim_status = re.compile(rb"HTTP/1\.[0-9] 1(?!01)").match
+_interim_response = re.compile(rb"HTTP/1\.[0-9] 1(?!01).*?\n\r?\n", re.DOTALL).match
+_STATUS_SIZE = len("HTTP/1.1 200")
+_MAX_INTERIM_BYTES = 64 * 1024
+"""How long the head of an interim response may be; a longer one is left to `http.client` to refuse."""
 
 
 class _Reader(io.BufferedReader):
@@ -477,4 +488,6 @@ def _shut_down(sock: socket.socket) -> None:
 def _describe(error: Exception) -> str:
     """Say what went wrong: of an error of urllib3, its cause alone."""
     cause = error.__cause__ if isinstance(error, HTTPError) else None
-    return str(cause or error) or type(error).__name__
+    if isinstance(error, IncompleteRead):
+        return "the connection broke off inside the response"
+    return str(cause or error).strip() or type(error).__name__

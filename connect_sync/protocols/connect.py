@@ -14,6 +14,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
+from http.client import responses
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote_from_bytes
 
@@ -122,20 +123,23 @@ def is_error_content_type(content_type: str) -> bool:
     return _media_type(content_type) == ERROR_CONTENT_TYPE
 
 
-def decode_error(status: int, body: bytes) -> ConnectError:
+def decode_error(status: int, body: bytes, path: str) -> ConnectError:
     """Read the JSON body of an error response.
 
     Where it holds no valid error, the code is inferred from the status ("HTTP to error code").
     """
     error = _load(body)
     if not isinstance(error, dict):
-        return http_error(status)
+        return http_error(status, path)
     return _error_from_json(error, Code.from_http_status(status))
 
 
-def http_error(status: int) -> ConnectError:
-    """Return the error for a response that is no answer of a Connect server."""
-    return ConnectError(Code.from_http_status(status), f"the server answered with HTTP {status}")
+def http_error(status: int, path: str) -> ConnectError:
+    """Return the error for a response to ``path`` that is no answer of a Connect server."""
+    reason = responses.get(status, "")
+    return ConnectError(
+        Code.from_http_status(status), f"{path} was answered with HTTP {status} {reason}".rstrip()
+    )
 
 
 def check_content_type(protocol: Protocol, codec: Codec, content_type: str) -> None:

@@ -6,10 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.message import Message
-
 from connect_sync.code import Code
-from connect_sync.codec import Codec
 from connect_sync.compression import Compressions
 from connect_sync.context import RequestContext
 from connect_sync.errors import ConnectError
@@ -34,31 +31,12 @@ class Endpoint:
     compressions: Compressions
     """The compressions that are offered."""
 
-    def encode(self, codec: Codec, message: Message) -> bytes:
-        """Serialize what the handler returned.
-
-        Raises:
-            TypeError: It is no response message of the method.
-        """
-        output = self.method.output
-        if message.__class__ is not output and not _is_named(message, output.DESCRIPTOR.full_name):
-            raise TypeError(
-                f"the handler of {self.method.full_name} gave a {type(message).__name__}, "
-                f"not a {output.DESCRIPTOR.full_name}"
-            )
-        return codec.encode(message)
-
     def to_connect_error(self, error: Exception) -> ConnectError:
         """Return what the client may know of ``error``; what it may not know is logged."""
         if isinstance(error, ConnectError):
             return error
         _logger.error("%s failed", self.method.full_name, exc_info=error)
         return ConnectError(Code.INTERNAL, "internal error")
-
-
-def _is_named(message: object, full_name: str) -> bool:
-    """Tell whether ``message`` is of that type in another pool of descriptors."""
-    return isinstance(message, Message) and message.DESCRIPTOR.full_name == full_name
 
 
 def leading_metadata(ctx: RequestContext) -> Headers:

@@ -80,7 +80,8 @@ class Service:
         if request.method == "POST":
             handle = route.find(request.headers.get("content-type", ""))
             if handle is None:
-                return _plain(415, "the content type is unknown", {"accept-post": route.accept_post})
+                accepted = route.accept_post
+                return _plain(415, f"the content type has to be one of {accepted}", {"accept-post": accepted})
             return handle(request)
         if request.method == "GET" and route.get is not None:
             return route.get(request)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from connect_sync.code import Code
-from connect_sync.codec import Codec
+from connect_sync.codec import Codec, encode_message
 from connect_sync.compression import Compression
 from connect_sync.context import RequestContext
 from connect_sync.deadline import Deadline
@@ -77,8 +77,8 @@ class StreamHandler:
     ) -> Iterator[bytes]:
         """Yield one empty chunk when the leading metadata is complete, then the envelopes."""
         endpoint = self._endpoint
-        encode = endpoint.encode
         codec = self._codec
+        message_class = endpoint.method.output
         is_started = is_abandoned = False
         responses: Any = None
         error: ConnectError | None = None
@@ -90,7 +90,7 @@ class StreamHandler:
                 for message in responses:
                     if deadline is not None:
                         deadline.check()
-                    payload = encode(codec, message)
+                    payload = encode_message(codec, message, message_class)
                     if accepted is None or not payload:
                         chunk = wrap(payload)
                     else:

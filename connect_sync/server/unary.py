@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from connect_sync.code import Code
-from connect_sync.codec import Codec
+from connect_sync.codec import Codec, encode_message
 from connect_sync.compression import Compression
 from connect_sync.context import RequestContext
 from connect_sync.deadline import Deadline
@@ -71,7 +71,7 @@ class UnaryHandler:
         message = endpoint.call(self._codec.decode(data, endpoint.method.input), ctx)
         if deadline is not None:
             deadline.check()
-        payload = endpoint.encode(self._codec, message)
+        payload = encode_message(self._codec, message, endpoint.method.output)
         headers = _metadata(ctx)
         headers["content-type"] = self.content_type
         if accepted is not None and payload:
@@ -89,6 +89,12 @@ class GetHandler:
 
     def __call__(self, request: Request) -> Response:
         """Answer a GET."""
+        response = self._answer(request)
+        # A cache that answers in the server's place has to know what the answer depends on.
+        response.headers.add("vary", connect.UNARY.accept_encoding)
+        return response
+
+    def _answer(self, request: Request) -> Response:
         try:
             query = connect.decode_get_query(request.query)
             handler = self._handlers.get(query.encoding)
