@@ -312,7 +312,9 @@ class _Exchange:
     def _send(self, data: bytes) -> bool:
         """Send bytes; return whether the server took them."""
         view = memoryview(data)
-        if len(view) > _JOIN_MAX_BYTES:
+        # TLS within TLS, which is no socket, cannot be used without blocking: it would lose what the outer
+        # one does not take.
+        if len(view) > _JOIN_MAX_BYTES and isinstance(self._socket, socket.socket):
             return self._send_large(view)
         try:
             while view:
