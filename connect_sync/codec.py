@@ -20,6 +20,7 @@ class Codec(Protocol):
     @property
     def name(self) -> str:
         """The name in content types: ``proto`` in ``application/connect+proto``."""
+        ...
 
     def encode(self, message: Message, *, deterministic: bool = False) -> bytes:
         """Serialize a message; if ``deterministic``, equal messages into equal bytes.
@@ -27,6 +28,7 @@ class Codec(Protocol):
         Raises:
             ValueError: The message cannot be serialized, a required field being absent, say.
         """
+        ...
 
     def decode(self, data: bytes, message_class: type[_MessageT]) -> _MessageT:
         """Parse a message.
@@ -34,6 +36,7 @@ class Codec(Protocol):
         Raises:
             MalformedError: The bytes are no such message.
         """
+        ...
 
 
 class ProtoCodec:

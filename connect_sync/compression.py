@@ -24,9 +24,11 @@ class Compression(Protocol):
     @property
     def name(self) -> str:
         """The name in headers: ``gzip``."""
+        ...
 
     def compress(self, data: bytes) -> bytes:
         """Compress a whole message."""
+        ...
 
     def decompress(self, data: bytes, max_bytes: int) -> bytes:
         """Decompress a whole message of at most ``max_bytes`` bytes.
@@ -35,6 +37,7 @@ class Compression(Protocol):
             ConnectError: ``resource_exhausted``, before more than ``max_bytes`` and one byte are made.
             MalformedError: The data is damaged, cut off, or has more behind its end.
         """
+        ...
 
 
 class Gzip:

@@ -20,8 +20,8 @@ class ErrorDetail:
 
     def __init__(self, type: str, data: bytes) -> None:
         """Make a detail of the message type ``type`` (``pkg.Message``), serialized as ``data``."""
-        self.type = type
-        self.data = data
+        self.type: str = type
+        self.data: bytes = data
 
     @classmethod
     def pack(cls, message: Message) -> ErrorDetail:
@@ -105,7 +105,10 @@ class MalformedError(ConnectError):
     def __init__(self, message: str) -> None:
         """Make an error that says what is wrong with the bytes."""
         super().__init__(Code.INVALID_ARGUMENT, message)
-        self.args = (message,)
+
+    def __reduce__(self) -> tuple[type[MalformedError], tuple[str]]:
+        """Pickle the message alone: it is all that ``__init__`` takes."""
+        return MalformedError, (self.message,)
 
 
 def message_too_large(max_bytes: int, size: int | None = None) -> ConnectError:

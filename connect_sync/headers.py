@@ -10,7 +10,7 @@ import binascii
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 HeadersInput: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 """What callers may pass where headers are wanted: a mapping, or pairs of name and value."""
@@ -45,7 +45,7 @@ class Headers(MutableMapping[str, str]):
         if isinstance(initial, Headers):
             pairs: Iterable[tuple[str, str]] = initial.multi_items()
         else:
-            pairs = initial.items() if isinstance(initial, Mapping) else initial
+            pairs = cast("Mapping[str, str]", initial).items() if isinstance(initial, Mapping) else initial
         for name, value in pairs:
             self.add(name, value)
 

@@ -110,12 +110,12 @@ class Request:
             query: The query string, still percent-encoded, without the question mark.
             peer: The client's address, where it is known.
         """
-        self.method = method
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.body = body
-        self.peer = peer
+        self.method: str = method
+        self.path: str = path
+        self.query: str = query
+        self.headers: Headers = headers
+        self.body: Iterable[bytes] = body
+        self.peer: str | None = peer
 
 
 class Response:
@@ -125,9 +125,9 @@ class Response:
 
     def __init__(self, status: int, headers: Headers, body: Iterable[bytes] = ()) -> None:
         """Make a response of HTTP ``status``. A ``tuple`` as body is one whose length is known."""
-        self.status = status
-        self.headers = headers
-        self.body = body
+        self.status: int = status
+        self.headers: Headers = headers
+        self.body: Iterable[bytes] = body
 
 
 def read_whole(body: Body, max_bytes: int) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from google.protobuf.message import Message
 
@@ -29,6 +29,7 @@ class UnaryInterceptor(Protocol):
 
     def intercept_unary(self, call_next: Call[Any, Message], request: Any, ctx: RequestContext) -> Message:
         """Return the response to ``request``, by ``call_next(request, ctx)`` or without it."""
+        ...
 
 
 class ClientStreamInterceptor(Protocol):
@@ -38,6 +39,7 @@ class ClientStreamInterceptor(Protocol):
         self, call_next: Call[Iterator[Any], Message], request: Iterator[Any], ctx: RequestContext
     ) -> Message:
         """Return the response to the messages of ``request``."""
+        ...
 
 
 class ServerStreamInterceptor(Protocol):
@@ -47,6 +49,7 @@ class ServerStreamInterceptor(Protocol):
         self, call_next: Call[Any, Iterator[Any]], request: Any, ctx: RequestContext
     ) -> Iterator[Message]:
         """Yield, or return an iterator of, the responses to ``request``."""
+        ...
 
 
 class StartInterceptor(Protocol):
@@ -54,6 +57,7 @@ class StartInterceptor(Protocol):
 
     def on_start(self, ctx: RequestContext) -> Any:
         """Begin a call. What is returned is handed to ``on_end``; what is raised ends the call."""
+        ...
 
 
 class MetadataInterceptor(StartInterceptor, Protocol):
@@ -67,8 +71,11 @@ class MetadataInterceptor(StartInterceptor, Protocol):
 
 
 Interceptor: TypeAlias = (
-    "UnaryInterceptor | ClientStreamInterceptor | ServerStreamInterceptor "
-    "| StartInterceptor | MetadataInterceptor"
+    UnaryInterceptor
+    | ClientStreamInterceptor
+    | ServerStreamInterceptor
+    | StartInterceptor
+    | MetadataInterceptor
 )
 """An object with the methods of any of these."""
 
@@ -108,8 +115,9 @@ def intercept(call: Call[Any, Any], kind: StreamKind, interceptors: Iterable[Int
         if method is not None:
             call = (_around_stream if gives_stream else _around)(method, call)
         if hasattr(interceptor, "on_start"):
+            on_start = cast(StartInterceptor, interceptor).on_start
             on_end = getattr(interceptor, "on_end", None) or _ignore_end
-            call = (_observe_stream if gives_stream else _observe)(interceptor.on_start, on_end, call)
+            call = (_observe_stream if gives_stream else _observe)(on_start, on_end, call)
     return call
 
 

@@ -60,7 +60,7 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             TypeError: ``service`` lacks a handler or has an async one; an interceptor is none.
             ValueError: ``read_max_bytes`` is not positive; two compressions share a name; a name is unknown.
         """
-        self.service = Service(
+        self.service: Service = Service(
             service,
             self.methods,
             interceptors=interceptors,

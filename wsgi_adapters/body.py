@@ -61,8 +61,8 @@ class EmptyBody(RequestBody):
 
     __slots__ = ()
 
-    is_read = True
-    length = 0
+    is_read: bool = True
+    length: int | None = 0
 
     def read(self, size: int) -> bytes:
         """Return no bytes."""
@@ -81,7 +81,7 @@ class LengthBody(RequestBody):
         """Read ``length`` bytes from ``stream``."""
         self._read = stream.read
         self._remaining = length
-        self.length = length
+        self.length: int | None = length
 
     @property
     def is_read(self) -> bool:  # type: ignore[override]
@@ -109,6 +109,8 @@ class TerminatedBody(RequestBody):
 
     __slots__ = ("_read", "is_read")
 
+    is_read: bool
+
     def __init__(self, stream: _Input) -> None:
         """Read ``stream`` to its end."""
         self._read = stream.read
@@ -128,7 +130,7 @@ class UnreadableBody(RequestBody):
 
     __slots__ = ()
 
-    is_read = True
+    is_read: bool = True
 
     def read(self, size: int) -> bytes:
         """Raise ConnectError: the body cannot be read."""
@@ -158,6 +160,9 @@ class GunicornBody(RequestBody):
         "length",
     )
 
+    is_read: bool
+    length: int | None
+
     def __init__(self, stream: Any, length: int | None) -> None:
         """Read ``stream``, gunicorn's own ``wsgi.input``; ``length`` is None for a chunked body."""
         reader = stream.reader
@@ -165,7 +170,7 @@ class GunicornBody(RequestBody):
         self._bounded: _BoundedSocket | None = None
         self._deadline: Deadline | None = None
         self._send_bound: tuple[socket.socket, float | None] | None = None
-        self.length = length
+        self.length: int | None = length
         self._chunks: Iterator[bytes] | None = None
         if length is None:
             self._unreader = reader.req.unreader

@@ -75,8 +75,8 @@ class Lifetime:
 
     def __init__(self, deadline: Deadline | None = None, cancellation: Cancellation | None = None) -> None:
         """Bound a call by ``deadline`` and ``cancellation``."""
-        self.deadline = deadline
-        self.cancellation = cancellation
+        self.deadline: Deadline | None = deadline
+        self.cancellation: Cancellation | None = cancellation
 
     @property
     def is_bounded(self) -> bool:

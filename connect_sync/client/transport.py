@@ -30,6 +30,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ClosedPoolError, EmptyPoolError, HTTPError
 from urllib3.util.proxy import connection_requires_http_tunnel
 from urllib3.util.timeout import Timeout
+from urllib3.util.url import parse_url
 from urllib3.util.wait import wait_for_read, wait_for_socket
 
 from connect_sync.client.lifetime import Lifetime
@@ -62,9 +63,11 @@ class Transport(Protocol):
             ConnectError: ``unavailable``, if there is no answer; ``deadline_exceeded`` or ``canceled``,
                 if the lifetime ended before it.
         """
+        ...
 
     def close(self) -> None:
         """Close the connections that are idle."""
+        ...
 
 
 class Urllib3Transport:
@@ -77,7 +80,7 @@ class Urllib3Transport:
             ValueError: ``address`` is no ``http`` or ``https`` URL, or has more than host, port and path.
         """
         try:
-            url = urllib3.util.parse_url(address)
+            url = parse_url(address)
         except HTTPError as error:
             raise ValueError(f"{address!r} is not a URL") from error
         if url.scheme not in ("http", "https") or not url.host:
@@ -89,7 +92,8 @@ class Urllib3Transport:
         self._url = url
         self._origin = url.netloc or url.host
         self._prefix = (url.path or "").rstrip("/")
-        self._pool = self._open_pool()
+        # Typed loosely, as what is called here are the pool's methods for its subclasses.
+        self._pool: Any = self._open_pool()
         self._proxy_headers: tuple[tuple[str, str], ...] = ()
         pool = self._pool
         if pool.proxy is not None and not self._needs_tunnel(pool):

@@ -36,7 +36,7 @@ class StreamHandler:
         # A bidirectional method is refused when it is called, with nothing of its body read.
         self._takes_stream = kind in (StreamKind.CLIENT_STREAM, StreamKind.BIDI_STREAM)
         self._gives_stream = kind in (StreamKind.SERVER_STREAM, StreamKind.BIDI_STREAM)
-        self.content_type = protocol.content_type_prefix + codec.name
+        self.content_type: str = protocol.content_type_prefix + codec.name
 
     def post(self, request: Request) -> Response:
         """Answer a POST."""

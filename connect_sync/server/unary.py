@@ -21,7 +21,7 @@ class UnaryHandler:
         """Serve ``endpoint`` in ``codec``."""
         self._endpoint = endpoint
         self._codec = codec
-        self.content_type = connect.UNARY.content_type_prefix + codec.name
+        self.content_type: str = connect.UNARY.content_type_prefix + codec.name
 
     def post(self, request: Request) -> Response:
         """Answer a POST: the message is the body."""
