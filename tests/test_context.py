@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from connect_sync import Headers, RequestContext
+from connect_sync.deadline import Deadline
+from tests.support import UNARY, Clock
+
+
+def test_context_gives_what_it_was_made_of() -> None:
+    headers = Headers({"a": "1"})
+    ctx = RequestContext(UNARY, "GET", headers, None, "127.0.0.1:5000")
+
+    assert ctx.method() is UNARY
+    assert ctx.http_method() == "GET"
+    assert ctx.request_headers() is headers
+    assert ctx.peer() == "127.0.0.1:5000"
+
+
+def test_peer_may_be_unknown() -> None:
+    assert RequestContext(UNARY, "POST", Headers()).peer() is None
+
+
+def test_call_without_deadline_has_no_timeout() -> None:
+    assert RequestContext(UNARY, "POST", Headers()).timeout_ms() is None
+
+
+def test_timeout_is_what_remains_of_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    ctx = RequestContext(UNARY, "POST", Headers(), Deadline(2000))
+    clock.advance_ms(500)
+
+    assert ctx.timeout_ms() == pytest.approx(1500)
+
+
+def test_timeout_is_zero_once_the_deadline_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    ctx = RequestContext(UNARY, "POST", Headers(), Deadline(2000))
+    clock.advance_ms(2001)
+
+    assert ctx.timeout_ms() == 0
+
+
+def test_response_metadata_is_kept_from_one_look_to_the_next() -> None:
+    ctx = RequestContext(UNARY, "POST", Headers())
+    ctx.response_headers()["a"] = "1"
+    ctx.response_trailers()["b"] = "2"
+
+    assert (ctx.response_headers()["a"], ctx.response_trailers()["b"]) == ("1", "2")
+
+
+def test_response_metadata_is_not_made_before_it_is_asked_for() -> None:
+    assert RequestContext(UNARY, "POST", Headers()).response_metadata() == (None, None)

@@ -1,0 +1,754 @@
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from connect_sync import Code, ConnectError, RequestContext, ResponseMetadata, ResponseStream, StreamKind
+from connect_sync.http import close_iterator
+from connect_sync.interceptor import Interceptor, check_interceptors
+from tests.support import (
+    CLIENT_STREAM,
+    DEFAULT_HANDLERS,
+    SERVER_STREAM,
+    UNARY,
+    Clock,
+    Handler,
+    Observer,
+    Relay,
+    TextMethod,
+    ask,
+    error_of,
+    failing,
+    in_memory,
+    post,
+    serve,
+    text,
+)
+
+SIDES = pytest.mark.parametrize("side", ["server", "client"])
+KINDS = pytest.mark.parametrize(
+    "method", [UNARY, CLIENT_STREAM, SERVER_STREAM], ids=["unary", "client stream", "server stream"]
+)
+
+
+def call(
+    side: str, method: TextMethod, interceptors: list[Any], handler: Handler | None = None, value: str = "a,b"
+) -> list[str]:
+    """Call ``method`` with the interceptors on one side, and return the values of its responses."""
+    service = serve(method, handler, interceptors=interceptors if side == "server" else ())
+    client = in_memory(service, interceptors=interceptors if side == "client" else ())
+    if method.kind is StreamKind.UNARY:
+        return [client.call_unary(method, text(value)).value]
+    if method.kind is StreamKind.CLIENT_STREAM:
+        return [client.call_client_stream(method, map(text, value.split(","))).value]
+    return [message.value for message in client.call_server_stream(method, text(value))]
+
+
+def open_stream(side: str, interceptors: list[Any], handler: Handler | None = None) -> ResponseStream[Any]:
+    """Call a server-streaming method with the interceptors on one side."""
+    service = serve(SERVER_STREAM, handler, interceptors=interceptors if side == "server" else ())
+    client = in_memory(service, interceptors=interceptors if side == "client" else ())
+    return client.call_server_stream(SERVER_STREAM, text("a,b"))
+
+
+class Recorder:
+    """An interceptor of every kind, which writes a log."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self._name = name
+        self._log = log
+
+    def _intercept(
+        self, call_next: Callable[[Any, RequestContext], Any], request: Any, ctx: RequestContext
+    ) -> Any:
+        self._log.append(f"{self._name}>")
+        response = call_next(request, ctx)
+        self._log.append(f"<{self._name}")
+        return response
+
+    intercept_unary = intercept_client_stream = _intercept
+
+    def intercept_server_stream(
+        self, call_next: Callable[[Any, RequestContext], Any], request: Any, ctx: RequestContext
+    ) -> Iterator[Any]:
+        self._log.append(f"{self._name}>")
+        yield from call_next(request, ctx)
+        self._log.append(f"<{self._name}")
+
+    def on_start(self, ctx: RequestContext) -> None:
+        self._log.append(f"{self._name} starts")
+
+    def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+        self._log.append(f"{self._name} ends")
+
+
+# What is an interceptor
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        ["intercept_unary"],
+        ["intercept_client_stream"],
+        ["intercept_server_stream"],
+        ["on_start"],
+        ["on_start", "on_end"],
+        ["intercept_unary", "intercept_server_stream", "on_start", "on_end"],
+    ],
+    ids=" ".join,
+)
+def test_any_of_the_methods_make_an_interceptor(methods: list[str]) -> None:
+    interceptor = type("Some", (), dict.fromkeys(methods))()
+
+    assert check_interceptors([interceptor]) == (interceptor,)
+
+
+@pytest.mark.parametrize("interceptor", [object(), None, "intercept_unary", lambda request: request])
+def test_what_has_none_of_the_methods_is_refused(interceptor: Any) -> None:
+    with pytest.raises(TypeError, match="is no interceptor"):
+        check_interceptors([interceptor])
+
+
+@pytest.mark.parametrize("methods", [["intercept_unary", "on_end"], ["on_end"]], ids=" ".join)
+def test_on_end_needs_an_on_start(methods: list[str]) -> None:
+    interceptor: Any = type("Some", (), dict.fromkeys(methods))()
+
+    with pytest.raises(TypeError, match="on_start"):
+        check_interceptors([interceptor])
+
+
+def test_class_in_place_of_an_instance_is_refused() -> None:
+    interceptor: Any = Observer
+
+    with pytest.raises(TypeError, match="is a class: an interceptor is an instance"):
+        check_interceptors([interceptor])
+
+
+@SIDES
+def test_what_is_no_interceptor_is_refused_when_its_side_is_built(side: str) -> None:
+    with pytest.raises(TypeError, match="is no interceptor"):
+        call(side, UNARY, [object()])
+
+
+# Around the call
+
+
+@SIDES
+@KINDS
+def test_first_interceptor_is_the_outermost(side: str, method: TextMethod) -> None:
+    log: list[str] = []
+    call(side, method, [Recorder("a", log), Recorder("b", log)])
+
+    assert log == ["a starts", "a>", "b starts", "b>", "<b", "b ends", "<a", "a ends"]
+
+
+@SIDES
+@KINDS
+def test_interceptor_of_other_kinds_is_passed_by(side: str, method: TextMethod) -> None:
+    kinds = {"intercept_unary", "intercept_client_stream", "intercept_server_stream"}
+    own = {
+        StreamKind.UNARY: "intercept_unary",
+        StreamKind.CLIENT_STREAM: "intercept_client_stream",
+        StreamKind.SERVER_STREAM: "intercept_server_stream",
+    }[method.kind]
+    others = type("Others", (), dict.fromkeys(kinds - {own}))()
+
+    assert call(side, method, [others]) == call(side, method, [])
+
+
+class Replacing:
+    """Changes what goes in and what comes out."""
+
+    def intercept_unary(self, call_next: Any, request: Any, ctx: RequestContext) -> Any:
+        return text(call_next(text(f"{request.value}+in"), ctx).value + "+out")
+
+    def intercept_client_stream(self, call_next: Any, request: Iterator[Any], ctx: RequestContext) -> Any:
+        response = call_next((text(f"{message.value}+in") for message in request), ctx)
+        return text(f"{response.value}+out")
+
+    def intercept_server_stream(self, call_next: Any, request: Any, ctx: RequestContext) -> Iterator[Any]:
+        for message in call_next(text(f"{request.value}+in"), ctx):
+            yield text(f"{message.value}+out")
+
+
+@SIDES
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (UNARY, ["a,b+in+out"]),
+        (CLIENT_STREAM, ["a+in,b+in+out"]),
+        (SERVER_STREAM, ["a+out", "b+in+out"]),
+    ],
+    ids=["unary", "client stream", "server stream"],
+)
+def test_interceptor_may_change_requests_and_responses(
+    side: str, method: TextMethod, expected: list[str]
+) -> None:
+    assert call(side, method, [Replacing()]) == expected
+
+
+class Answering:
+    """Answers in place of the handler."""
+
+    def intercept_unary(self, call_next: Any, request: Any, ctx: RequestContext) -> Any:
+        return text("mine")
+
+    intercept_client_stream = intercept_unary
+
+    def intercept_server_stream(self, call_next: Any, request: Any, ctx: RequestContext) -> Iterator[Any]:
+        return iter([text("mine"), text("too")])
+
+
+@SIDES
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [(UNARY, ["mine"]), (CLIENT_STREAM, ["mine"]), (SERVER_STREAM, ["mine", "too"])],
+    ids=["unary", "client stream", "server stream"],
+)
+def test_interceptor_may_answer_without_the_rest_of_the_call(
+    side: str, method: TextMethod, expected: list[str]
+) -> None:
+    assert call(side, method, [Answering()], failing(AssertionError("called"))) == expected
+
+
+class Raising:
+    """Ends every call by an error."""
+
+    def _intercept(self, call_next: Any, request: Any, ctx: RequestContext) -> Any:
+        raise ConnectError(Code.PERMISSION_DENIED, "not you")
+
+    intercept_unary = intercept_client_stream = intercept_server_stream = _intercept
+
+
+@SIDES
+@KINDS
+def test_interceptor_may_end_the_call_by_an_error(side: str, method: TextMethod) -> None:
+    with pytest.raises(ConnectError, match="permission_denied: not you"):
+        call(side, method, [Raising()])
+
+
+class Catching:
+    """Turns the error of a call into another."""
+
+    def _intercept(self, call_next: Any, request: Any, ctx: RequestContext) -> Any:
+        try:
+            return call_next(request, ctx)
+        except ConnectError as error:
+            raise ConnectError(Code.UNAVAILABLE, f"was {error.code.value}") from error
+
+    intercept_unary = intercept_client_stream = _intercept
+
+    def intercept_server_stream(self, call_next: Any, request: Any, ctx: RequestContext) -> Iterator[Any]:
+        try:
+            yield from call_next(request, ctx)
+        except ConnectError as error:
+            raise ConnectError(Code.UNAVAILABLE, f"was {error.code.value}") from error
+
+
+@SIDES
+@KINDS
+def test_interceptor_sees_the_error_of_the_call(side: str, method: TextMethod) -> None:
+    with pytest.raises(ConnectError, match="unavailable: was aborted"):
+        call(side, method, [Catching()], failing(ConnectError(Code.ABORTED)))
+
+
+class Retrying:
+    """Makes a call again that has failed."""
+
+    def intercept_unary(self, call_next: Any, request: Any, ctx: RequestContext) -> Any:
+        try:
+            return call_next(request, ctx)
+        except ConnectError:
+            return call_next(request, ctx)
+
+
+@SIDES
+def test_interceptor_may_make_the_call_again(side: str) -> None:
+    calls = []
+
+    def handler(request: Any, ctx: RequestContext) -> Any:
+        calls.append(ctx.request_headers().get_all("tag"))
+        if len(calls) == 1:
+            raise ConnectError(Code.UNAVAILABLE)
+        return request
+
+    service = serve(UNARY, handler, interceptors=[Retrying()] if side == "server" else ())
+    client = in_memory(service, interceptors=[Retrying()] if side == "client" else ())
+    client.call_unary(UNARY, text(), headers={"tag": "1"})
+
+    assert calls == [["1"], ["1"]]
+
+
+@SIDES
+@KINDS
+def test_interceptor_knows_the_method(side: str, method: TextMethod) -> None:
+    seen = []
+
+    class Looking:
+        def on_start(self, ctx: RequestContext) -> None:
+            seen.append(ctx.method())
+
+        def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+            seen.append(ctx.method())
+
+    call(side, method, [Looking()])
+
+    assert seen == [method, method]
+
+
+@KINDS
+def test_metadata_that_a_client_interceptor_adds_reaches_the_handler(method: TextMethod) -> None:
+    class Signing:
+        def on_start(self, ctx: RequestContext) -> None:
+            ctx.request_headers()["authorization"] = "Bearer x"
+
+    seen = []
+    handler = DEFAULT_HANDLERS[method.kind]
+
+    def looking(request: Any, ctx: RequestContext) -> Any:
+        seen.append(ctx.request_headers()["authorization"])
+        return handler(request, ctx)
+
+    call("client", method, [Signing()], looking)
+
+    assert seen == ["Bearer x"]
+
+
+@KINDS
+def test_metadata_that_a_server_interceptor_adds_at_the_start_reaches_the_client(method: TextMethod) -> None:
+    class Marking:
+        def on_start(self, ctx: RequestContext) -> None:
+            ctx.response_headers()["mark"] = "leading"
+            ctx.response_trailers()["mark"] = "trailing"
+
+    with ResponseMetadata() as metadata:
+        call("server", method, [Marking()])
+
+    assert (metadata.headers()["mark"], metadata.trailers()["mark"]) == ("leading", "trailing")
+
+
+@KINDS
+def test_trailing_metadata_that_a_server_interceptor_adds_at_the_end_reaches_the_client(
+    method: TextMethod,
+) -> None:
+    class Timing:
+        def on_start(self, ctx: RequestContext) -> None:
+            """Do nothing."""
+
+        def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+            ctx.response_trailers()["took"] = "5"
+
+    with ResponseMetadata() as metadata:
+        call("server", method, [Timing()])
+
+    assert metadata.trailers()["took"] == "5"
+
+
+@KINDS
+def test_client_interceptor_sees_the_metadata_of_the_response_at_the_end(method: TextMethod) -> None:
+    seen = []
+
+    class Looking:
+        def on_start(self, ctx: RequestContext) -> None:
+            """Do nothing."""
+
+        def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+            seen.append((ctx.response_headers()["mark"], ctx.response_trailers()["mark"]))
+
+    class Marking:
+        def on_start(self, ctx: RequestContext) -> None:
+            ctx.response_headers()["mark"] = "leading"
+            ctx.response_trailers()["mark"] = "trailing"
+
+    client = in_memory(serve(method, interceptors=[Marking()]), interceptors=[Looking()])
+    if method is UNARY:
+        client.call_unary(method, text())
+    elif method is CLIENT_STREAM:
+        client.call_client_stream(method, [text()])
+    else:
+        list(client.call_server_stream(method, text()))
+
+    assert seen == [("leading", "trailing")]
+
+
+# The beginning and the end of a call: each is told once, however the call ends
+
+
+@SIDES
+@KINDS
+def test_end_of_a_successful_call_is_told_once(side: str, method: TextMethod) -> None:
+    observer = Observer()
+    call(side, method, [observer])
+
+    assert (observer.starts, observer.errors) == (1, [None])
+
+
+@SIDES
+@KINDS
+def test_end_of_a_failed_call_is_told_once(side: str, method: TextMethod) -> None:
+    observer = Observer()
+    with pytest.raises(ConnectError):
+        call(side, method, [observer], failing(ConnectError(Code.ABORTED)))
+
+    assert (observer.starts, observer.codes) == (1, [Code.ABORTED])
+
+
+@KINDS
+def test_server_observer_is_told_the_unexpected_exception_itself(method: TextMethod) -> None:
+    observer = Observer()
+    error = KeyError("x")
+    with pytest.raises(ConnectError):
+        call("server", method, [observer], failing(error))
+
+    assert observer.errors == [error]
+
+
+@KINDS
+def test_client_observer_is_told_the_error_that_the_server_made_of_it(method: TextMethod) -> None:
+    observer = Observer()
+    with pytest.raises(ConnectError):
+        call("client", method, [observer], failing(KeyError("x")))
+
+    assert observer.codes == [Code.INTERNAL]
+
+
+@SIDES
+def test_end_of_an_empty_stream_is_told_once(side: str) -> None:
+    observer = Observer()
+    call(side, SERVER_STREAM, [observer], lambda request, ctx: iter(()))
+
+    assert (observer.starts, observer.errors) == (1, [None])
+
+
+@SIDES
+def test_end_of_a_stream_that_fails_after_a_message_is_told_once(side: str) -> None:
+    def handler(request: Any, ctx: RequestContext) -> Iterator[Any]:
+        yield request
+        raise ConnectError(Code.ABORTED)
+
+    observer = Observer()
+    with pytest.raises(ConnectError):
+        call(side, SERVER_STREAM, [observer], handler)
+
+    assert (observer.starts, observer.codes) == (1, [Code.ABORTED])
+
+
+@SIDES
+@pytest.mark.parametrize("types", [[], [Relay]], ids=["alone", "inside a generator"])
+@pytest.mark.parametrize("read_count", [0, 1])
+def test_end_of_a_stream_that_is_closed_early_is_told_once(
+    side: str, read_count: int, types: list[type[Relay]]
+) -> None:
+    observer = Observer()
+    stream = open_stream(side, [*(make() for make in types), observer])
+    for _ in range(read_count):
+        next(stream)
+    stream.close()
+    stream.close()
+
+    assert len(observer.errors) == observer.starts
+    assert set(observer.errors) <= {None}
+
+
+@SIDES
+@pytest.mark.parametrize("read_count", [0, 1])
+def test_beginning_of_a_stream_that_is_closed_early_is_told_without_a_generator_outside(
+    side: str, read_count: int
+) -> None:
+    observer = Observer()
+    stream = open_stream(side, [observer])
+    for _ in range(read_count):
+        next(stream)
+    stream.close()
+
+    assert observer.starts == 1
+
+
+@SIDES
+def test_end_of_an_exhausted_stream_that_is_then_closed_is_told_once(side: str) -> None:
+    observer = Observer()
+    with open_stream(side, [observer]) as stream:
+        list(stream)
+
+    assert observer.errors == [None]
+
+
+def test_end_of_a_stream_whose_cleanup_fails_when_it_is_closed_early_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error = KeyError("in the cleanup")
+
+    def handler(request: Any, ctx: RequestContext) -> Iterator[Any]:
+        try:
+            yield text()
+            yield text()
+        finally:
+            raise error
+
+    observer = Observer()
+    body = iter(post(serve(SERVER_STREAM, handler, interceptors=[observer]), SERVER_STREAM).body)
+    next(body)
+    close_iterator(body)
+
+    assert (observer.starts, observer.errors) == (1, [error])
+    assert [record.getMessage() for record in caplog.records] == [f"{SERVER_STREAM.full_name} failed"]
+
+
+class FailsLater:
+    """Fails with the first message in its hands."""
+
+    def intercept_server_stream(self, call_next: Any, request: Any, ctx: RequestContext) -> Iterator[Any]:
+        for _ in call_next(request, ctx):
+            raise ConnectError(Code.ABORTED, "by an interceptor")
+        yield
+
+
+class FailsAfterOne:
+    """Fails between the first message and the second."""
+
+    def intercept_server_stream(self, call_next: Any, request: Any, ctx: RequestContext) -> Iterator[Any]:
+        for message in call_next(request, ctx):
+            yield message
+            raise ConnectError(Code.ABORTED, "by an interceptor")
+
+
+class FailsOutright:
+    """Fails once it has called the rest of the call."""
+
+    def intercept_server_stream(self, call_next: Any, request: Any, ctx: RequestContext) -> Iterator[Any]:
+        next(call_next(request, ctx))
+        raise ConnectError(Code.ABORTED, "by an interceptor")
+
+
+class GivesUp:
+    """Takes the first message alone."""
+
+    def intercept_server_stream(self, call_next: Any, request: Any, ctx: RequestContext) -> Iterator[Any]:
+        for message in call_next(request, ctx):
+            yield message
+            return
+
+
+LEAVING = pytest.mark.parametrize(
+    "interceptor",
+    [FailsLater(), FailsAfterOne(), FailsOutright(), GivesUp()],
+    ids=lambda interceptor: type(interceptor).__name__,
+)
+
+
+@SIDES
+@LEAVING
+def test_end_is_told_once_to_what_is_inside_an_interceptor_that_leaves_early(
+    side: str, interceptor: Interceptor
+) -> None:
+    observer = Observer()
+    error = error_of(lambda: list(open_stream(side, [interceptor, observer])))
+
+    assert (error is None) is isinstance(interceptor, GivesUp)
+    assert (observer.starts, observer.errors) == (1, [None])
+
+
+@SIDES
+@pytest.mark.parametrize(
+    "interceptor", [FailsLater(), FailsAfterOne(), FailsOutright()], ids=lambda value: type(value).__name__
+)
+def test_end_is_told_once_to_what_is_outside_an_interceptor_that_fails(
+    side: str, interceptor: Interceptor
+) -> None:
+    observer = Observer()
+    with pytest.raises(ConnectError, match="by an interceptor"):
+        list(open_stream(side, [observer, interceptor]))
+
+    assert (observer.starts, observer.codes) == (1, [Code.ABORTED])
+
+
+@pytest.mark.parametrize("result", [None, 5, text("no iterator")], ids=["none", "number", "message"])
+def test_end_is_told_once_if_the_handler_of_a_stream_returns_no_iterator(result: Any) -> None:
+    observer = Observer()
+    answer = ask(serve(SERVER_STREAM, lambda request, ctx: result, interceptors=[observer]), SERVER_STREAM)
+
+    assert answer.code == "internal"
+    assert (observer.starts, len(observer.errors)) == (1, 1)
+
+
+@pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM, SERVER_STREAM])
+def test_end_is_told_once_if_the_handler_returns_another_type(method: TextMethod) -> None:
+    observer = Observer()
+    result: Any = iter(["no message"]) if method is SERVER_STREAM else "no message"
+    answer = ask(serve(method, lambda request, ctx: result, interceptors=[observer]), method)
+
+    assert answer.code == "internal"
+    assert (observer.starts, len(observer.errors)) == (1, 1)
+
+
+@KINDS
+def test_end_is_told_once_if_the_deadline_passes_in_the_handler(
+    method: TextMethod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+
+    def handler(request: Any, ctx: RequestContext) -> Any:
+        clock.advance_ms(2000)
+        return iter([text("late")]) if method is SERVER_STREAM else text("late")
+
+    observer = Observer()
+    service = serve(method, handler, interceptors=[observer])
+    answer = ask(service, method, headers={"connect-timeout-ms": "1000"})
+
+    assert answer.code == "deadline_exceeded"
+    assert (observer.starts, len(observer.errors)) == (1, 1)
+
+
+@SIDES
+@KINDS
+def test_interceptor_that_raises_at_the_start_ends_the_call_and_is_not_told_its_end(
+    side: str, method: TextMethod
+) -> None:
+    class Refusing(Observer):
+        def on_start(self, ctx: RequestContext) -> int:
+            raise ConnectError(Code.UNAUTHENTICATED, "who are you")
+
+    refusing, outside, inside = Refusing(), Observer(), Observer()
+    with pytest.raises(ConnectError, match="unauthenticated: who are you"):
+        call(side, method, [outside, refusing, inside], failing(AssertionError("called")))
+
+    assert (outside.starts, outside.codes) == (1, [Code.UNAUTHENTICATED])
+    assert (refusing.errors, inside.starts) == ([], 0)
+
+
+@SIDES
+@KINDS
+def test_interceptor_that_raises_at_the_end_fails_the_call(side: str, method: TextMethod) -> None:
+    class Failing(Observer):
+        def on_end(self, token: int, ctx: RequestContext, error: Exception | None) -> None:
+            super().on_end(token, ctx, error)
+            raise ConnectError(Code.DATA_LOSS, "nothing was written down")
+
+    failing_observer, outside = Failing(), Observer()
+    with pytest.raises(ConnectError, match="data_loss: nothing was written down"):
+        call(side, method, [outside, failing_observer])
+
+    assert (failing_observer.errors, outside.codes) == ([None], [Code.DATA_LOSS])
+
+
+@SIDES
+def test_token_goes_from_the_start_to_the_end_of_the_same_call(side: str) -> None:
+    tokens: list[object] = []
+
+    class Pairing:
+        def on_start(self, ctx: RequestContext) -> object:
+            tokens.append(token := object())
+            return token
+
+        def on_end(self, token: object, ctx: RequestContext, error: Exception | None) -> None:
+            tokens.append(token)
+
+    service = serve(SERVER_STREAM, interceptors=[Pairing()] if side == "server" else ())
+    client = in_memory(service, interceptors=[Pairing()] if side == "client" else ())
+    first = client.call_server_stream(SERVER_STREAM, text())
+    second = client.call_server_stream(SERVER_STREAM, text())
+    list(first)
+    list(second)
+
+    first_token, second_token, first_ended, second_ended = tokens
+    assert first_token is first_ended
+    assert second_token is second_ended
+    assert first_token is not second_token
+
+
+# The handler's generator
+
+
+class Cleanup:
+    """A handler that streams, and keeps whether its cleanup has run."""
+
+    def __init__(self, count: int = 2) -> None:
+        self.events: list[str] = []
+        self._count = count
+
+    def __call__(self, request: Any, ctx: RequestContext) -> Iterator[Any]:
+        self.events.append("begun")
+        try:
+            for number in range(self._count):
+                yield text(str(number))
+        finally:
+            self.events.append("cleaned up")
+
+
+@SIDES
+@LEAVING
+def test_handler_is_cleaned_up_when_an_interceptor_leaves_early(side: str, interceptor: Interceptor) -> None:
+    handler = Cleanup()
+    # Neither a collection of garbage nor the death of the error's traceback does the library's work.
+    gc.disable()
+    try:
+        error = error_of(lambda: list(open_stream(side, [interceptor], handler)))
+        events = list(handler.events)
+    finally:
+        gc.enable()
+
+    assert (error is None) is isinstance(interceptor, GivesUp)
+    assert events == ["begun", "cleaned up"]
+
+
+@SIDES
+@pytest.mark.parametrize("types", [[], [Relay], [Relay, Observer, Relay]], ids=len)
+def test_handler_is_cleaned_up_when_the_stream_is_closed_early(side: str, types: list[type[Any]]) -> None:
+    handler = Cleanup()
+    stream = open_stream(side, [make() for make in types], handler)
+    next(stream)
+    stream.close()
+
+    assert handler.events == ["begun", "cleaned up"]
+
+
+class Responses:
+    """Responses that are no iterator: what gives them and their iterator are closed each."""
+
+    def __init__(self, log: list[str]) -> None:
+        self._log = log
+
+    def __iter__(self) -> Iterator[Any]:
+        return ResponsesIterator(self._log)
+
+    def close(self) -> None:
+        self._log.append("iterable closed")
+
+
+class ResponsesIterator(Iterator[Any]):
+    def __init__(self, log: list[str]) -> None:
+        self._log = log
+
+    def __next__(self) -> Any:
+        return text()
+
+    def close(self) -> None:
+        self._log.append("iterator closed")
+
+
+def test_iterable_of_a_handler_and_its_iterator_are_closed_within_an_interceptor() -> None:
+    log: list[str] = []
+    service = serve(SERVER_STREAM, lambda request, ctx: Responses(log), interceptors=[Observer()])
+    body = iter(post(service, SERVER_STREAM).body)
+    next(body)
+    close_iterator(body)
+
+    assert log == ["iterator closed", "iterable closed"]
+
+
+def test_handler_is_cleaned_up_before_the_end_of_the_stream_leaves() -> None:
+    class Timing:
+        def intercept_server_stream(self, call_next: Any, request: Any, ctx: RequestContext) -> Iterator[Any]:
+            responses = call_next(request, ctx)
+            yield next(responses)
+            ctx.response_trailers()["seen"] = "1"
+
+    handler = Cleanup(count=5)
+    body = iter(post(serve(SERVER_STREAM, handler, interceptors=[Timing()]), SERVER_STREAM).body)
+    next(body)
+    next(body)
+
+    assert handler.events == ["begun", "cleaned up"]

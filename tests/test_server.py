@@ -1,0 +1,357 @@
+"""The service as a whole: how it is built, and which request goes where."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+
+from connect_sync import Headers, Method, RequestContext
+from connect_sync.http import Request
+from connect_sync.server import DEFAULT_READ_MAX_BYTES, Service
+from tests.support import (
+    BIDI,
+    CLIENT_STREAM,
+    READ,
+    SERVER_STREAM,
+    UNARY,
+    Answer,
+    Observer,
+    ScriptedBody,
+    TextMethod,
+    ask,
+    echo,
+    envelope,
+    proto,
+    serve,
+)
+
+ALL = [UNARY, READ, CLIENT_STREAM, SERVER_STREAM, BIDI]
+EVERY_METHOD = pytest.mark.parametrize("method", ALL, ids=lambda method: method.name)
+
+
+def send(
+    service: Service, http_method: str, path: str, content_type: str | None = "application/proto"
+) -> Answer:
+    headers = Headers() if content_type is None else Headers({"content-type": content_type})
+    return Answer(service(Request(http_method, path, headers)))
+
+
+# How it is built
+
+
+class AsyncHandlers:
+    async def coroutine(self, request: Any, ctx: RequestContext) -> Any: ...
+
+    async def generator(self, request: Any, ctx: RequestContext) -> AsyncIterator[Any]:
+        yield request
+
+
+ASYNC_HANDLERS: dict[str, Any] = {
+    "coroutine": AsyncHandlers().coroutine,
+    "generator": AsyncHandlers().generator,
+    "partial": partial(AsyncHandlers.coroutine, AsyncHandlers()),
+}
+
+
+@pytest.mark.parametrize("name", ASYNC_HANDLERS)
+@pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM, SERVER_STREAM], ids=lambda method: method.name)
+def test_async_handler_is_refused_when_the_service_is_built(method: TextMethod, name: str) -> None:
+    with pytest.raises(TypeError, match=rf"the handler of {method.full_name} is async"):
+        serve(method, ASYNC_HANDLERS[name])
+
+
+def test_missing_handler_is_refused_when_the_service_is_built() -> None:
+    with pytest.raises(TypeError, match=r"has no method 'greet' to handle unit\.v1\.UnitService\.Unary"):
+        Service(object(), {"greet": UNARY}, compressions=())
+
+
+@pytest.mark.parametrize("handler", [None, 5, "greet"])
+def test_handler_that_cannot_be_called_is_refused_when_the_service_is_built(handler: Any) -> None:
+    with pytest.raises(TypeError, match="has no method 'greet'"):
+        Service(SimpleNamespace(greet=handler), {"greet": UNARY}, compressions=())
+
+
+def test_bidirectional_method_needs_no_handler() -> None:
+    Service(object(), {"chat": BIDI}, compressions=())
+
+
+@pytest.mark.parametrize("read_max_bytes", [0, -1])
+def test_limit_has_to_be_positive(read_max_bytes: int) -> None:
+    with pytest.raises(ValueError, match="read_max_bytes"):
+        serve(UNARY, read_max_bytes=read_max_bytes)
+
+
+def test_limit_is_four_mebibytes_by_default() -> None:
+    assert DEFAULT_READ_MAX_BYTES == 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize("compressions", [["gzip", "gzip"], ["unheard-of"]])
+def test_compressions_are_checked_when_the_service_is_built(compressions: list[str]) -> None:
+    with pytest.raises(ValueError, match="compression"):
+        serve(UNARY, compressions=compressions)
+
+
+@pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM, SERVER_STREAM], ids=lambda method: method.name)
+def test_implementation_is_called_by_the_names_of_the_handlers(method: TextMethod) -> None:
+    class Implementation:
+        def first(self, request: Any, ctx: RequestContext) -> Any:
+            return [StringValue(value="first")] if method is SERVER_STREAM else StringValue(value="first")
+
+        def second(self, request: Any, ctx: RequestContext) -> Any:
+            raise AssertionError("called")
+
+    other = Method("unit.v1.UnitService", "Second", StringValue, StringValue)
+    service = Service(Implementation(), {"first": method, "second": other}, compressions=())
+    answer = ask(service, method)
+
+    assert (answer.text if method is UNARY else answer.texts[0]) == "first"
+
+
+# Which request goes where
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/",
+        "/unit.v1.UnitService",
+        "/unit.v1.UnitService/",
+        "/unit.v1.UnitService/Other",
+        "/unit.v1.UnitService/unary",
+        "/Unit.v1.UnitService/Unary",
+        "/unit.v1.UnitService/Unary/",
+        "/prefix/unit.v1.UnitService/Unary",
+        "unit.v1.UnitService/Unary",
+        "/\xff\u20ac\ud800",
+    ],
+)
+@pytest.mark.parametrize("http_method", ["POST", "GET"])
+def test_unknown_path_is_not_found(http_method: str, path: str) -> None:
+    answer = send(serve(UNARY), http_method, path)
+
+    assert answer.status == 404
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize(
+    ("method", "http_method", "allow"),
+    [
+        (UNARY, "GET", "POST"),
+        (UNARY, "DELETE", "POST"),
+        (UNARY, "OPTIONS", "POST"),
+        (UNARY, "HEAD", "POST"),
+        (UNARY, "post", "POST"),
+        (READ, "PUT", "GET, POST"),
+        (CLIENT_STREAM, "GET", "POST"),
+        (SERVER_STREAM, "PATCH", "POST"),
+        (BIDI, "GET", "POST"),
+    ],
+)
+def test_other_http_method_is_refused_with_those_that_are_allowed(
+    method: TextMethod, http_method: str, allow: str
+) -> None:
+    answer = send(serve(method), http_method, method.path)
+
+    assert (answer.status, answer.headers["allow"]) == (405, allow)
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize(
+    ("method", "content_type"),
+    [
+        (UNARY, "application/connect+proto"),
+        (UNARY, "application/grpc"),
+        (UNARY, "application/foo"),
+        (UNARY, "image/jpeg"),
+        (UNARY, "proto"),
+        (UNARY, ""),
+        (UNARY, "application/json; charset=latin-1"),
+        (UNARY, "application/json; boundary=x"),
+        (UNARY, "application/json, application/json"),
+        (READ, "application/connect+json"),
+        (CLIENT_STREAM, "application/proto"),
+        (SERVER_STREAM, "application/json"),
+        (SERVER_STREAM, "application/connect+xml"),
+        (BIDI, "application/proto"),
+    ],
+)
+def test_unknown_content_type_is_refused(method: TextMethod, content_type: str) -> None:
+    answer = send(serve(method), "POST", method.path, content_type)
+
+    assert answer.status == 415
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
+def test_refusal_of_a_content_type_says_what_it_has_to_be() -> None:
+    answer = send(serve(UNARY), "POST", UNARY.path, "text/html")
+
+    assert answer.body == b"the content type has to be one of application/proto, application/json\n"
+
+
+def test_absent_content_type_is_refused() -> None:
+    assert send(serve(UNARY), "POST", UNARY.path, None).status == 415
+
+
+@pytest.mark.parametrize(
+    ("method", "accept_post"),
+    [
+        (UNARY, "application/proto, application/json"),
+        (READ, "application/proto, application/json"),
+        (CLIENT_STREAM, "application/connect+proto, application/connect+json"),
+        (SERVER_STREAM, "application/connect+proto, application/connect+json"),
+        (BIDI, "application/connect+proto, application/connect+json"),
+    ],
+)
+def test_refusal_of_a_content_type_lists_those_that_there_are(method: TextMethod, accept_post: str) -> None:
+    assert send(serve(method), "POST", method.path, "text/html").headers["accept-post"] == accept_post
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json; charset=utf-8",
+        "application/json;charset=UTF-8",
+        'application/json; charset="utf-8"',
+        "Application/JSON",
+        "application/json;",
+        " application/json ",
+    ],
+)
+def test_content_type_is_known_in_every_spelling(content_type: str) -> None:
+    request = Request("POST", UNARY.path, Headers({"content-type": content_type}), (b'"a"',))
+
+    assert Answer(serve(UNARY)(request)).body == b'"a"'
+
+
+@EVERY_METHOD
+@pytest.mark.parametrize(
+    ("http_method", "path", "content_type"),
+    [("DELETE", None, "application/proto"), ("POST", "/nowhere", "application/proto"), ("POST", None, "a/b")],
+    ids=["method", "path", "content type"],
+)
+def test_refused_request_is_not_read(
+    method: TextMethod, http_method: str, path: str | None, content_type: str
+) -> None:
+    body = ScriptedBody(envelope(b""))
+    headers = Headers({"content-type": content_type})
+    serve(method)(Request(http_method, path or method.path, headers, body))
+
+    assert body.sizes == []
+
+
+# Bidirectional methods
+
+
+@pytest.mark.parametrize("codec", ["proto", "json"])
+def test_bidirectional_method_is_unimplemented_in_the_form_that_was_asked_in(codec: str) -> None:
+    answer = ask(serve(BIDI), BIDI, codec=codec)
+
+    assert answer.headers["content-type"] == f"application/connect+{codec}"
+    assert answer.end["error"]["code"] == "unimplemented"
+
+
+def test_refusal_of_a_bidirectional_method_names_it() -> None:
+    message = ask(serve(BIDI), BIDI).end["error"]["message"]
+
+    assert message.startswith("unit.v1.UnitService.Chat is bidirectional streaming")
+
+
+def test_bidirectional_method_is_refused_with_nothing_of_its_body_read() -> None:
+    body = ScriptedBody(envelope(proto("a")))
+    ask(serve(BIDI), BIDI, body)
+
+    assert body.sizes == []
+
+
+def test_bidirectional_method_is_refused_whatever_implements_it() -> None:
+    assert ask(serve(BIDI, echo), BIDI).code == "unimplemented"
+
+
+def test_rest_of_a_service_with_a_bidirectional_method_works() -> None:
+    service = Service(SimpleNamespace(unary=echo), {"unary": UNARY, "chat": BIDI}, compressions=())
+
+    assert ask(service, UNARY, proto("a")).text == "a"
+
+
+# What a handler knows of its call
+
+
+def see(method: TextMethod, request: Request) -> RequestContext:
+    """Return the context that the handler of ``method`` gets."""
+    seen: list[RequestContext] = []
+
+    def handler(message: Any, ctx: RequestContext) -> Any:
+        seen.append(ctx)
+        return iter([StringValue()]) if method is SERVER_STREAM else StringValue()
+
+    Answer(serve(method, handler)(request))
+    return seen[0]
+
+
+def request_of(method: TextMethod, **headers: str) -> Request:
+    is_unary = method in (UNARY, READ)
+    content_type = "application/proto" if is_unary else "application/connect+proto"
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = (b"" if is_unary else envelope(b""),)
+    return Request(
+        "POST", method.path, Headers({"content-type": content_type, **names}), body, peer="10.0.0.1:5"
+    )
+
+
+@pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM, SERVER_STREAM], ids=lambda method: method.name)
+def test_handler_knows_method_peer_and_headers(method: TextMethod) -> None:
+    ctx = see(method, request_of(method, greet_version="v1"))
+
+    assert (ctx.method(), ctx.http_method(), ctx.peer()) == (method, "POST", "10.0.0.1:5")
+    assert ctx.request_headers()["greet-version"] == "v1"
+
+
+@pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM, SERVER_STREAM], ids=lambda method: method.name)
+def test_handler_knows_how_much_time_remains(method: TextMethod) -> None:
+    timeout_ms = see(method, request_of(method, connect_timeout_ms="9999999999")).timeout_ms()
+
+    assert timeout_ms is not None
+    assert 0 < timeout_ms <= 9_999_999_999
+
+
+@pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM, SERVER_STREAM], ids=lambda method: method.name)
+def test_handler_of_a_call_without_timeout_has_no_deadline(method: TextMethod) -> None:
+    assert see(method, request_of(method)).timeout_ms() is None
+
+
+def test_handler_reads_binary_metadata() -> None:
+    ctx = see(UNARY, request_of(UNARY, trace_bin="AP8, YQ=="))
+
+    assert ctx.request_headers().get_binary("trace-bin") == [b"\x00\xff", b"a"]
+
+
+def test_calls_share_nothing() -> None:
+    def handler(request: Any, ctx: RequestContext) -> Any:
+        ctx.response_headers().add("seen", "1")
+        return request
+
+    service = serve(UNARY, handler, interceptors=[Observer()])
+    answers = [ask(service, UNARY), ask(service, UNARY)]
+
+    assert [answer.headers.get_all("seen") for answer in answers] == [["1"], ["1"]]
+
+
+def test_methods_of_any_callable_may_be_handlers() -> None:
+    class Handler:
+        def __call__(self, request: Any, ctx: RequestContext) -> Any:
+            return request
+
+    assert ask(serve(UNARY, Handler()), UNARY, proto("a")).text == "a"
+
+
+def test_handler_of_a_stream_may_return_any_iterable() -> None:
+    def handler(request: Any, ctx: RequestContext) -> Iterator[Any] | list[Any]:
+        return [StringValue(value="a"), StringValue(value="b")]
+
+    assert ask(serve(SERVER_STREAM, handler), SERVER_STREAM).texts == ["a", "b"]
