@@ -1,0 +1,109 @@
+"""Real servers, each a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import urllib3
+from echo.v1.echo_connect import EchoServiceClient
+from echo.v1.echo_pb2 import EchoRequest
+
+from connect_sync import ResponseMetadata
+from tests.integration.wire import PATIENCE, Connection, Reply, post
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Gunicorn:
+    """gunicorn with one worker process, which serves the application of `service`."""
+
+    def __init__(self, output: Path, worker: str, *options: str, tls: ssl.SSLContext | None = None) -> None:
+        """Start one; ``tls`` is how it is called if ``options`` make it serve TLS.
+
+        Its socket is bound here, so that no other process can take the port.
+        """
+        self.tls = tls
+        self._output = output
+        self._shown = 0
+        with socket.create_server(("127.0.0.1", 0)) as listener, output.open("wb") as log:
+            self.port: int = listener.getsockname()[1]
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "gunicorn"),
+                    *("--config", str(Path(__file__).with_name("gunicorn.conf.py"))),
+                    *("--bind", f"fd://{listener.fileno()}"),
+                    *("--worker-class", worker),
+                    *options,
+                    "tests.integration.service:application",
+                ],
+                cwd=_ROOT,
+                env={**os.environ, "PYTHONPATH": f"{_ROOT}{os.pathsep}{_ROOT / 'tests' / 'gen'}"},
+                pass_fds=[listener.fileno()],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        # From here on the socket is gunicorn's alone: were it to end, a connection would be refused.
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
+
+    def connect(self) -> Connection:
+        return Connection(self.port, self.tls)
+
+    @contextmanager
+    def client(
+        self, *, proto_json: bool = False, compression: str | None = None
+    ) -> Iterator[EchoServiceClient]:
+        """Lend a client of the service."""
+        with urllib3.PoolManager(ssl_context=self.tls) as manager:
+            yield EchoServiceClient(
+                self.url, proto_json=proto_json, send_compression=compression, pool_manager=manager
+            )
+
+    def call(self, request: bytes) -> Reply:
+        """Return the answer to a request on a connection of its own."""
+        with self.connect() as connection:
+            connection.send(request)
+            return connection.read_reply()
+
+    def serves(self) -> bool:
+        """Tell whether a thread is free to answer."""
+        try:
+            return self.call(post("Echo", {"content-type": "application/proto"}, b"")).status == 200
+        except (OSError, AssertionError):
+            return False
+
+    def peak_memory(self) -> int:
+        """Return how many bytes of memory the worker has had at most."""
+        with self.client() as client, ResponseMetadata() as metadata:
+            client.echo(EchoRequest())
+        status = Path("/proc", metadata.headers()["process"], "status").read_text()
+        (peak,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024
+
+    def new_output(self) -> str:
+        """Return what the server has written since this was last asked."""
+        output = self._output.read_text(errors="replace")
+        shown, self._shown = self._shown, len(output)
+        return output[shown:]
+
+    def stop(self) -> None:
+        self.ask_to_stop()
+        self.wait_for_end()
+
+    def ask_to_stop(self) -> None:
+        self._process.send_signal(signal.SIGQUIT)
+
+    def wait_for_end(self) -> None:
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise

@@ -1,0 +1,266 @@
+"""Messages reach the handler, and the client, when they are sent.
+
+The order of events proves it: each side sends the next message only when the other has told that it
+has the last one. Were a message held back anywhere, both would wait for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from echo.v1.echo_pb2 import EchoRequest, EchoResponse
+
+from tests.integration.channel import Channel
+from tests.integration.servers import Gunicorn
+from tests.integration.wire import END, LAST_CHUNK, chunk, envelope, post
+
+STREAM = {"content-type": "application/connect+proto"}
+NAMES = ["anna", "bert", "carl", "dora", "emil", "fred"]
+
+Step = tuple[list[bytes], list[str]]
+"""What a client sends, in pieces, and the messages that are then complete."""
+
+
+def wrap(name: str) -> bytes:
+    return envelope(EchoRequest(payload=name.encode()).SerializeToString())
+
+
+def one_chunk_each() -> Iterator[Step]:
+    for name in NAMES:
+        yield [chunk(wrap(name))], [name]
+
+
+def chunk_size_before_its_data() -> Iterator[Step]:
+    for name in NAMES:
+        data = chunk(wrap(name))
+        size_end = data.index(b"\n") + 1
+        yield [data[:size_end], data[size_end:]], [name]
+
+
+def message_before_the_end_of_its_chunk() -> Iterator[Step]:
+    """The two bytes that end a chunk come with the next one."""
+    end_of_last = b""
+    for name in NAMES:
+        data = chunk(wrap(name))
+        yield [end_of_last + data[:-2]], [name]
+        end_of_last = data[-2:]
+    yield [end_of_last], []
+
+
+def byte_by_byte() -> Iterator[Step]:
+    for name in NAMES:
+        data = chunk(wrap(name))
+        yield [data[i : i + 1] for i in range(len(data))], [name]
+
+
+def envelope_over_chunks() -> Iterator[Step]:
+    for name in NAMES:
+        data = wrap(name)
+        yield [chunk(data[:3]), chunk(data[3:7]), chunk(data[7:])], [name]
+
+
+def several_envelopes_in_a_chunk() -> Iterator[Step]:
+    for i in range(0, len(NAMES), 2):
+        names = NAMES[i : i + 2]
+        yield [chunk(b"".join(map(wrap, names)))], names
+
+
+def envelopes_across_chunks() -> Iterator[Step]:
+    """Each chunk ends a message and begins the next one."""
+    data = b"".join(map(wrap, NAMES))
+    cuts = [len(b"".join(map(wrap, NAMES[: i + 1]))) + 3 for i in range(len(NAMES))]
+    start = 0
+    for name, cut in zip(NAMES, cuts, strict=True):
+        yield [chunk(data[start:cut])], [name]
+        start = cut
+
+
+def chunk_with_extension() -> Iterator[Step]:
+    for name in NAMES:
+        yield [chunk(wrap(name)).replace(b"\r\n", b";part=1\r\n", 1)], [name]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        one_chunk_each,
+        chunk_size_before_its_data,
+        message_before_the_end_of_its_chunk,
+        byte_by_byte,
+        envelope_over_chunks,
+        several_envelopes_in_a_chunk,
+        envelopes_across_chunks,
+        chunk_with_extension,
+    ],
+    ids=lambda steps: steps.__name__,
+)
+def test_message_reaches_handler_before_next_is_sent(
+    server: Gunicorn, channel: Channel, steps: Callable[[], Iterator[Step]]
+) -> None:
+    with server.connect() as connection:
+        connection.send(post("Collect", {**STREAM, **channel.headers, "transfer-encoding": "chunked"}))
+        assert channel.next_event() == "called"
+        for pieces, names in steps():
+            connection.send(*pieces)
+            for name in names:
+                assert channel.next_event() == f"got {name}"
+        connection.send(LAST_CHUNK)
+        assert channel.next_event() == "end"
+        assert connection.read_reply().messages() == [joined()]
+
+
+def test_message_reaches_handler_from_body_of_known_length(server: Gunicorn, channel: Channel) -> None:
+    body = [wrap(name) for name in NAMES]
+    with server.connect() as connection:
+        connection.send(post("Collect", {**STREAM, **channel.headers, "content-length": len(b"".join(body))}))
+        assert channel.next_event() == "called"
+        for name, data in zip(NAMES, body, strict=True):
+            connection.send(data[:4], data[4:])
+            assert channel.next_event() == f"got {name}"
+        assert channel.next_event() == "end"
+        assert connection.read_reply().messages() == [joined()]
+
+
+def test_message_reaches_handler_over_tls(tls_server: Gunicorn, channel: Channel) -> None:
+    with tls_server.connect() as connection:
+        connection.send(post("Collect", {**STREAM, **channel.headers, "transfer-encoding": "chunked"}))
+        assert channel.next_event() == "called"
+        for pieces, names in envelopes_across_chunks():
+            connection.send(*pieces)
+            for name in names:
+                assert channel.next_event() == f"got {name}"
+        connection.send(LAST_CHUNK)
+        assert connection.read_reply().messages() == [joined()]
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("proto_json", [False, True], ids=["proto", "json"])
+def test_client_sends_message_before_it_asks_for_next(
+    server: Gunicorn, channel: Channel, proto_json: bool, compression: str | None
+) -> None:
+    with server.client(proto_json=proto_json, compression=compression) as client:
+        response = client.collect(paced(channel), headers=channel.headers)
+    assert response.payload == "".join(NAMES).encode()
+
+
+def test_client_sends_message_before_it_asks_for_next_over_tls(
+    tls_server: Gunicorn, channel: Channel
+) -> None:
+    with tls_server.client() as client:
+        response = client.collect(paced(channel), headers=channel.headers)
+    assert response.payload == "".join(NAMES).encode()
+
+
+def paced(channel: Channel) -> Iterator[EchoRequest]:
+    """Yield each message when the handler has told that it got the last one."""
+    for name in NAMES:
+        yield EchoRequest(payload=name.encode())
+        if name == NAMES[0]:
+            assert channel.next_event() == "called"
+        assert channel.next_event() == f"got {name}"
+
+
+def joined() -> bytes:
+    return EchoResponse(payload="".join(NAMES).encode()).SerializeToString()
+
+
+@pytest.mark.parametrize("size", [0, 5, 200_000])
+def test_response_reaches_client_before_next_is_asked_for(
+    server: Gunicorn, channel: Channel, size: int
+) -> None:
+    message = EchoResponse(payload=bytes(size)).SerializeToString()
+    with server.connect() as connection:
+        connection.send(repeat(EchoRequest(payload=bytes(size), times=3), channel))
+        for number in range(3):
+            assert channel.next_event() == f"asked for {number}"
+            if number == 0:
+                connection.read_head()
+            assert connection.read_envelope() == (0, message)
+            channel.go_on()
+        assert channel.next_event() == "closed"
+        assert connection.read_envelope() == (END, b"{}")
+        assert connection.read_chunk() == b""
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("proto_json", [False, True], ids=["proto", "json"])
+def test_client_gives_response_before_next_is_asked_for(
+    server: Gunicorn, channel: Channel, proto_json: bool, compression: str | None
+) -> None:
+    with server.client(proto_json=proto_json, compression=compression) as client:
+        assert_live(client.repeat(EchoRequest(payload=b"x", times=3), headers=channel.headers), channel)
+
+
+def test_client_gives_response_before_next_is_asked_for_over_tls(
+    tls_server: Gunicorn, channel: Channel
+) -> None:
+    with tls_server.client() as client:
+        assert_live(client.repeat(EchoRequest(payload=b"x", times=3), headers=channel.headers), channel)
+
+
+def assert_live(responses: Iterator[EchoResponse], channel: Channel) -> None:
+    """Read three responses, giving leave for each when the last one is there."""
+    for number, response in enumerate(responses):
+        assert response.payload == b"x"
+        assert channel.next_event() == f"asked for {number}"
+        channel.go_on()
+    assert number == 2
+    assert channel.next_event() == "closed"
+
+
+def repeat(request: EchoRequest, channel: Channel) -> bytes:
+    return post("Repeat", {**STREAM, **channel.headers}, envelope(request.SerializeToString()))
+
+
+def test_generator_is_closed_when_client_leaves(server: Gunicorn, channel: Channel) -> None:
+    with server.connect() as connection:
+        connection.send(repeat(EchoRequest(payload=b"x", times=-1), channel))
+        connection.read_head()
+        connection.read_envelope()
+        connection.reset()
+    channel.go_on_to_the_end()
+    assert_closed(channel)
+    assert server.serves()
+
+
+def test_generator_is_closed_when_client_leaves_over_tls(tls_server: Gunicorn, channel: Channel) -> None:
+    with tls_server.connect() as connection:
+        connection.send(repeat(EchoRequest(payload=b"x", times=-1), channel))
+        connection.read_head()
+        connection.read_envelope()
+        connection.reset()
+    channel.go_on_to_the_end()
+    assert_closed(channel)
+    assert tls_server.serves()
+
+
+def test_generator_is_closed_when_client_closes_stream(server: Gunicorn, channel: Channel) -> None:
+    request = EchoRequest(payload=b"x", times=-1)
+    with server.client() as client, client.repeat(request, headers=channel.headers) as responses:
+        assert next(responses).payload == b"x"
+    channel.go_on_to_the_end()
+    assert_closed(channel)
+    assert server.serves()
+
+
+def assert_closed(channel: Channel) -> None:
+    """Wait for the end of a generator that would go on for ever."""
+    for event in iter(channel.next_event, ""):
+        if event == "closed":
+            break
+    else:
+        pytest.fail("the generator was not closed")
+
+
+@pytest.mark.parametrize("leave", ["end", "reset"])
+def test_client_that_leaves_looks_to_handler_like_no_end_of_stream(
+    server: Gunicorn, channel: Channel, leave: str
+) -> None:
+    with server.connect() as connection:
+        connection.send(post("Collect", {**STREAM, **channel.headers, "transfer-encoding": "chunked"}))
+        connection.send(chunk(wrap("anna")))
+        assert channel.next_event() == "called"
+        assert channel.next_event() == "got anna"
+        getattr(connection, leave)()
+        assert channel.next_event() == "invalid_argument"
