@@ -183,6 +183,20 @@ def test_interceptor_sees_how_the_call_was_sent(size: int, http_method: str) -> 
     assert seen == [http_method]
 
 
+@pytest.mark.parametrize("use_get", [True, False])
+def test_interceptor_sees_how_the_call_is_to_be_sent(use_get: bool) -> None:
+    seen = []
+
+    class Looking:
+        def on_start(self, ctx: RequestContext) -> None:
+            seen.append(ctx.http_method())
+
+    client, _ = scripted(unary_response(), interceptors=[Looking()])
+    client.call_unary(READ, text("a"), use_get=use_get)
+
+    assert seen == ["GET" if use_get else "POST"]
+
+
 # Both sides
 
 

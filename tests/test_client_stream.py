@@ -584,6 +584,7 @@ def test_deadline_ends_a_stream_between_two_messages(monkeypatch: pytest.MonkeyP
     with pytest.raises(ConnectError) as caught:
         next(stream)
     assert caught.value.code is Code.DEADLINE_EXCEEDED
+    assert body.remaining == [message("b"), OK_END]
     assert body.close_count >= 1
 
 
@@ -613,6 +614,7 @@ def test_cancellation_ends_a_stream_between_two_messages() -> None:
     with pytest.raises(ConnectError) as caught:
         next(stream)
     assert caught.value.code is Code.CANCELED
+    assert body.remaining == [message("b"), OK_END]
     assert body.close_count >= 1
 
 

@@ -5,8 +5,20 @@ from typing import Any
 
 import pytest
 
-from connect_sync import Code, ConnectClient, ConnectError, RequestContext, ResponseMetadata
-from tests.support import CLIENT_STREAM, SERVER_STREAM, UNARY, error_of, in_memory, scripted, serve, text
+from connect_sync import Code, ConnectClient, ConnectError, Headers, RequestContext, ResponseMetadata
+from connect_sync.http import Response
+from tests.support import (
+    CLIENT_STREAM,
+    OK_END,
+    SERVER_STREAM,
+    UNARY,
+    error_of,
+    in_memory,
+    scripted,
+    serve,
+    stream_response,
+    text,
+)
 
 
 def marking(request: Any, ctx: RequestContext) -> Any:
@@ -103,6 +115,22 @@ def test_metadata_of_a_stream_is_collected(method: Any, mark: str) -> None:
 
     assert (error is None) is (mark == "a")
     assert mark_of(metadata) == (mark, mark)
+
+
+def test_metadata_of_a_server_stream_is_there_before_it_is_read() -> None:
+    client, _ = scripted(stream_response(OK_END, headers={"mark": "a"}))
+    with ResponseMetadata() as metadata:
+        client.call_server_stream(SERVER_STREAM, text()).close()
+
+    assert mark_of(metadata) == ("a", None)
+
+
+def test_metadata_of_a_server_stream_that_fails_outright_is_collected() -> None:
+    client, _ = scripted(Response(503, Headers({"mark": "a"})))
+    with ResponseMetadata() as metadata, pytest.raises(ConnectError):
+        client.call_server_stream(SERVER_STREAM, text())
+
+    assert mark_of(metadata) == ("a", None)
 
 
 def test_inner_block_collects_and_the_outer_one_does_not(client: ConnectClient) -> None:
