@@ -15,6 +15,9 @@ from connect_sync.deadline import Deadline
 from connect_sync.errors import message_too_large
 from connect_sync.headers import Headers
 
+DEFAULT_READ_MAX_BYTES = 4 << 20
+"""How large a received message may be where nothing is said: 4 MiB."""
+
 READ_SIZE = 64 * 1024
 """Bytes to ask a body for where nothing says how many are to come."""
 

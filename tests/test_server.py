@@ -11,8 +11,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from connect_sync import Headers, Method, RequestContext
-from connect_sync.http import Request
-from connect_sync.server import DEFAULT_READ_MAX_BYTES, Service
+from connect_sync.http import DEFAULT_READ_MAX_BYTES, Request
+from connect_sync.server import Service
 from tests.support import (
     BIDI,
     CLIENT_STREAM,

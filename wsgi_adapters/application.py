@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from connect_sync.compression import DEFAULT_COMPRESSIONS, Compression
 from connect_sync.headers import Headers
-from connect_sync.http import Request, close_iterator
+from connect_sync.http import DEFAULT_READ_MAX_BYTES, Request, close_iterator
 from connect_sync.interceptor import Interceptor
 from connect_sync.method import Method
-from connect_sync.server import DEFAULT_READ_MAX_BYTES, Service
+from connect_sync.server import Service
 from wsgi_adapters.body import RequestBody, open_body
 
 if TYPE_CHECKING:

@@ -26,7 +26,15 @@ from connect_sync.deadline import Deadline
 from connect_sync.envelope import COMPRESSED, open_payload, read_envelopes, wrap
 from connect_sync.errors import ConnectError, MalformedError, bidi_unimplemented
 from connect_sync.headers import Headers, HeadersInput
-from connect_sync.http import Body, Request, Response, as_body, close_iterator, read_whole
+from connect_sync.http import (
+    DEFAULT_READ_MAX_BYTES,
+    Body,
+    Request,
+    Response,
+    as_body,
+    close_iterator,
+    read_whole,
+)
 from connect_sync.interceptor import Interceptor, check_interceptors, intercept
 from connect_sync.method import IdempotencyLevel, InputT, Method, OutputT, StreamKind
 from connect_sync.protocols import connect
@@ -36,9 +44,6 @@ if TYPE_CHECKING:
     import urllib3
 
 _ClientT = TypeVar("_ClientT", bound="ConnectClient")
-
-DEFAULT_READ_MAX_BYTES = 4 << 20
-"""How large a received message may be where nothing is said: 4 MiB."""
 
 _MAX_GET_TARGET = 4000
 """How long a GET's path and query may be, in bytes: gunicorn takes a request line of 4,094."""

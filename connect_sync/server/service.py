@@ -12,16 +12,13 @@ from connect_sync.compression import Compression, Compressions
 from connect_sync.context import RequestContext
 from connect_sync.errors import bidi_unimplemented
 from connect_sync.headers import Headers
-from connect_sync.http import Request, Response
+from connect_sync.http import DEFAULT_READ_MAX_BYTES, Request, Response
 from connect_sync.interceptor import Call, Interceptor, check_interceptors, intercept
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
 from connect_sync.protocols.connect import STREAM
 from connect_sync.server.endpoint import Endpoint
 from connect_sync.server.stream import StreamHandler
 from connect_sync.server.unary import GetHandler, UnaryHandler
-
-DEFAULT_READ_MAX_BYTES = 4 << 20
-"""How large a received message may be where nothing is said: 4 MiB."""
 
 _CODECS = (PROTO, JSON)
 

@@ -29,7 +29,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
 from connect_sync import Cancellation, ConnectError, Headers, ResponseMetadata
-from connect_sync.client.client import DEFAULT_READ_MAX_BYTES
+from connect_sync.http import DEFAULT_READ_MAX_BYTES
 from tests.conformance.wire import from_headers, read_messages, to_pairs, write_message
 
 _MessageT = TypeVar("_MessageT", bound=Message)

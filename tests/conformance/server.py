@@ -28,7 +28,7 @@ from google.protobuf.message import Message
 from gunicorn.app.base import BaseApplication
 
 from connect_sync import Code, ConnectError, RequestContext
-from connect_sync.server import DEFAULT_READ_MAX_BYTES
+from connect_sync.http import DEFAULT_READ_MAX_BYTES
 from tests.conformance.wire import from_headers, read_messages, to_pairs, write_message
 
 if TYPE_CHECKING:
