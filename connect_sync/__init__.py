@@ -15,7 +15,7 @@ from connect_sync.client import (
 from connect_sync.code import Code
 from connect_sync.compression import Compression, Gzip
 from connect_sync.context import RequestContext
-from connect_sync.errors import ConnectError, ErrorDetail
+from connect_sync.errors import ConnectError, ErrorDetail, MalformedError
 from connect_sync.headers import Headers, HeadersInput
 from connect_sync.http import Body, Request, Response
 from connect_sync.interceptor import (
@@ -45,6 +45,7 @@ __all__ = [
     "IdempotencyLevel",
     "Interceptor",
     "Lifetime",
+    "MalformedError",
     "MetadataInterceptor",
     "Method",
     "Request",

@@ -91,11 +91,13 @@ class Compressions:
         """Take the compressions in order of preference.
 
         Raises:
-            ValueError: Two share a name, or there is none of a name.
+            ValueError: Two share a name, one is named ``identity``, or there is none of a name.
         """
         self._by_name: dict[str, Compression] = {}
         for compression in map(find_compression, compressions):
-            if compression.name in self._by_name or compression.name == IDENTITY:
+            if compression.name == IDENTITY:
+                raise ValueError(f"{IDENTITY!r} is the name of no compression")
+            if compression.name in self._by_name:
                 raise ValueError(f"two compressions named {compression.name!r}")
             self._by_name[compression.name] = compression
         self.names = ", ".join(self._by_name)

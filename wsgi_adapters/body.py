@@ -149,6 +149,7 @@ class GunicornBody(RequestBody):
     """
 
     __slots__ = (
+        "_ahead",
         "_bounded",
         "_chunks",
         "_deadline",
@@ -163,23 +164,29 @@ class GunicornBody(RequestBody):
     is_read: bool
     length: int | None
 
-    def __init__(self, stream: Any, length: int | None) -> None:
-        """Read ``stream``, gunicorn's own ``wsgi.input``; ``length`` is None for a chunked body."""
+    def __init__(self, stream: Any) -> None:
+        """Read ``stream``, gunicorn's own ``wsgi.input``."""
         reader = stream.reader
         self._input = stream
         self._bounded: _BoundedSocket | None = None
         self._deadline: Deadline | None = None
         self._send_bound: tuple[socket.socket, float | None] | None = None
-        self.length: int | None = length
         self._chunks: Iterator[bytes] | None = None
-        if length is None:
+        # What a middleware has read ahead waits in the buffer of the stream, or in that of the reader.
+        buffered = stream.buf.tell()
+        self._ahead: bytes = stream.read(buffered) if buffered else b""
+        if hasattr(reader, "parser"):
+            buffered = reader.buf.tell()
+            self._ahead += reader.read(buffered) if buffered else b""
+            self._chunks = iter(reader.parser or ())
             self._unreader = reader.req.unreader
-            self._chunks = self._read_chunked(stream)
+            self.length = None
             self.is_read = False
         else:
+            self._remaining = len(self._ahead) + reader.length
             self._unreader = reader.unreader
-            self._remaining = length
-            self.is_read = not length
+            self.length = self._remaining
+            self.is_read = not self._remaining
 
     def read(self, size: int) -> bytes:
         """Return what has arrived, or ``size`` bytes of a body of known length.
@@ -190,18 +197,17 @@ class GunicornBody(RequestBody):
         if self.is_read:
             return b""
         try:
-            if self._chunks is not None:
-                data: bytes = next(self._chunks, b"")
-                if not data:
-                    self._end()
-                return data
-            data = self._input.reader.read(min(size, self._remaining))
+            data = self._receive(size)
         except TimeoutError as error:
             self._give_up()
             raise deadline_exceeded() from error
         except Exception as error:  # gunicorn has a class of its own for each way to be malformed
             self._give_up()
             raise _broken_off() from error
+        if self._chunks is not None:
+            if not data:
+                self._end()
+            return data
         if not data:
             self._give_up()
             raise _broken_off()
@@ -210,16 +216,15 @@ class GunicornBody(RequestBody):
             self._end()
         return data
 
-    @staticmethod
-    def _read_chunked(stream: Any) -> Iterator[bytes]:
-        reader = stream.reader
-        # What a middleware has read ahead waits in two buffers.
-        for source in (stream, reader):
-            if buffered := source.buf.tell():
-                yield source.read(buffered)
-        if reader.parser is not None:
+    def _receive(self, size: int) -> bytes:
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+        elif self._chunks is not None:
             # A piece is empty where a chunk's size came without its data.
-            yield from filter(None, reader.parser)
+            data = next(filter(None, self._chunks), b"")
+        else:
+            data = self._input.reader.read(min(size, self._remaining))
+        return data
 
     def set_deadline(self, deadline: Deadline) -> None:
         """Let no receive outlast ``deadline``."""
@@ -309,7 +314,7 @@ def open_body(environ: WSGIEnvironment) -> RequestBody:
     is_terminated = environ.get("wsgi.input_terminated", False)
     stream = environ["wsgi.input"]
     if _is_gunicorn(stream):
-        return GunicornBody(stream, None if is_chunked else length or 0)
+        return GunicornBody(stream)
     if length is not None:
         return LengthBody(stream, length)
     if is_terminated:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 from google.protobuf.message import Message
 
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     import urllib3
 
 _ClientT = TypeVar("_ClientT", bound="ConnectClient")
+
+_MAX_END_MS = 1000
+"""How long to wait for the end of a response whose stream has ended, in milliseconds."""
 
 _MAX_GET_TARGET = 4000
 """How long a GET's path and query may be, in bytes: gunicorn takes a request line of 4,094."""
@@ -120,6 +124,7 @@ class ConnectClient:
             _check_timeout(timeout_ms)
         self._timeout_ms = timeout_ms
         self._read_max_bytes = read_max_bytes
+        self._prefix_size = len(urlsplit(address).path)
         self._transport = transport or Urllib3Transport(address, pool_manager)
         wrappers = check_interceptors(interceptors)
         self._unary = intercept(self._send_unary, StreamKind.UNARY, wrappers)
@@ -186,8 +191,10 @@ class ConnectClient:
             cancellation: A handle to cancel the call by.
 
         Raises:
-            ConnectError: The call failed, as in `call_unary`.
-            ValueError: A header cannot be sent.
+            ConnectError: The call failed, as in `call_unary`; or ``unimplemented``, if the response has
+                not exactly one message.
+            TypeError: One of ``requests`` is no request message of the method.
+            ValueError: A header that cannot be sent, or a timeout longer than ten digits.
         """
         call = self._begin(method, headers, timeout_ms, cancellation)
         try:
@@ -216,7 +223,8 @@ class ConnectClient:
         Raises:
             ConnectError: The call failed before its first response, as in `call_unary`; later errors
                 are raised by the stream.
-            ValueError: A header cannot be sent.
+            TypeError: ``request`` is no request message of the method.
+            ValueError: A header that cannot be sent, or a timeout longer than ten digits.
         """
         call = self._begin(method, headers, timeout_ms, cancellation)
         try:
@@ -296,7 +304,7 @@ class ConnectClient:
             data = self._send_compression.compress(data)
         query = connect.encode_get_query(self._codec, self._send_compression, data)
         path = call.method().path
-        if len(path) + len(query) > _MAX_GET_TARGET:
+        if self._prefix_size + len(path) + len(query) > _MAX_GET_TARGET:
             return None
         headers = self._head(call, connect.UNARY)
         return Request("GET", path, headers, (), query=query)
@@ -369,25 +377,26 @@ class ConnectClient:
         check = call.lifetime.check
         max_bytes = self._read_max_bytes
         end_flag = protocol.end_flag
+        envelopes = read_envelopes(body, max_bytes)
         has_ended = False
         error: ConnectError | None = None
         try:
-            for flags, payload in read_envelopes(body, max_bytes):
+            for flags, payload in envelopes:
                 check()
-                if has_ended:
-                    raise ConnectError(Code.INTERNAL, "the response goes on behind its end")
                 message = open_payload(flags & ~end_flag, payload, compression, max_bytes)
                 if flags & end_flag:
                     has_ended = True
                     error, trailers = protocol.decode_end(message)
                     call.set_response_trailers(trailers)
-                else:
-                    yield self._decode(message, call)
-                    check()
+                    break
+                yield self._decode(message, call)
+                check()
         except MalformedError as malformed:
             raise _fault_of_server(malformed) from malformed
         if not has_ended:
             raise ConnectError(Code.INTERNAL, "the response has no end of its stream")
+        if _goes_on(envelopes, body, call):
+            raise ConnectError(Code.INTERNAL, "the response goes on behind its end")
         if error is not None:
             raise error
 
@@ -439,6 +448,21 @@ class ConnectClient:
             return self._codec.decode(data, cast(type[Message], call.method().output))
         except MalformedError as error:
             raise _fault_of_server(error) from error
+
+
+def _goes_on(envelopes: Iterator[tuple[int, bytes]], body: Body, call: _Call) -> bool:
+    """Read to the end of a body whose stream has ended, so that its connection can be used again.
+
+    The result of the call is there: that the connection is lost, or slow to end, does not change it.
+    """
+    remaining = call.timeout_ms()
+    body.set_deadline(Deadline(_MAX_END_MS if remaining is None else min(remaining, _MAX_END_MS)))
+    try:
+        return next(envelopes, None) is not None
+    except MalformedError:
+        return True
+    except ConnectError:
+        return False
 
 
 class _Responses(Iterator[Message]):

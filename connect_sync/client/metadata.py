@@ -9,7 +9,9 @@ from connect_sync.headers import Headers
 
 
 class ResponseMetadata:
-    """Collects the metadata of calls: the last one that ended while its block was running.
+    """Collects the metadata of calls: of the last one that ended while its block was running.
+
+    A stream counts when it begins and with each of its messages; its trailers are there when it has ended.
 
     ::
 

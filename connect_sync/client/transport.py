@@ -21,13 +21,15 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse, IncompleteRead
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol, cast
 
 import urllib3
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import ClosedPoolError, EmptyPoolError, HTTPError
+from urllib3.exceptions import EmptyPoolError, HTTPError
+from urllib3.exceptions import TimeoutError as PoolTimeoutError
 from urllib3.util.proxy import connection_requires_http_tunnel
 from urllib3.util.timeout import Timeout
 from urllib3.util.url import parse_url
@@ -35,7 +37,7 @@ from urllib3.util.wait import wait_for_read, wait_for_socket
 
 from connect_sync.client.lifetime import Lifetime
 from connect_sync.code import Code
-from connect_sync.deadline import deadline_exceeded
+from connect_sync.deadline import Deadline, deadline_exceeded
 from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
 from connect_sync.http import READ_SIZE, Body, Request, Response
@@ -49,6 +51,10 @@ _JOIN_MAX_BYTES = 64 * 1024
 
 _SEND_MAX_BYTES = 256 * 1024
 """How much of a large body is offered to the socket between two looks for an answer."""
+
+
+_TIMEOUT_SLACK = 0.05
+"""How many seconds before a deadline the end of a wait still counts as the deadline's."""
 
 
 class Transport(Protocol):
@@ -94,6 +100,7 @@ class Urllib3Transport:
         self._prefix = (url.path or "").rstrip("/")
         # Typed loosely, as what is called here are the pool's methods for its subclasses.
         self._pool: Any = self._open_pool()
+        self._collected: SimpleQueue[HTTPConnection] = SimpleQueue()
         self._proxy_headers: tuple[tuple[str, str], ...] = ()
         pool = self._pool
         if pool.proxy is not None and not self._needs_tunnel(pool):
@@ -112,13 +119,25 @@ class Urllib3Transport:
             raise
 
     def close(self) -> None:
-        """Close the idle connections, unless they are those of the caller's pool manager."""
+        """Close the idle connections, unless they are those of the caller's pool manager.
+
+        A request that is sent later opens a new one.
+        """
         if self._is_owner:
             self._pool.close()
+            self._manager.clear()
+            self._pool = self._open_pool()
 
     def give_back(self, connection: HTTPConnection) -> None:
         """Put a connection back into the pool: an open one to be used again, a closed one as a place."""
         self._pool._put_conn(connection)
+
+    def give_back_later(self, connection: HTTPConnection) -> None:
+        """Put a closed connection back when the pool is used next.
+
+        For the collection of garbage, which may run while its own thread holds the lock of the pool.
+        """
+        self._collected.put(connection)
 
     def failure(self, error: Exception, lifetime: Lifetime, what: str) -> ConnectError:
         """Return what ``error`` means for a call: its lifetime has ended, or the server is not there."""
@@ -126,7 +145,10 @@ class Urllib3Transport:
             lifetime.check()
         except ConnectError as ended:
             return ended
-        if isinstance(error, TimeoutError) and lifetime.deadline is not None:
+        # A wait that was bounded by the deadline may end a moment before it.
+        deadline = lifetime.deadline
+        is_due = deadline is not None and deadline.remaining() < _TIMEOUT_SLACK
+        if is_due and isinstance(error, TimeoutError | PoolTimeoutError):
             return deadline_exceeded()
         return ConnectError(Code.UNAVAILABLE, f"{what} {self._origin}: {_describe(error)}")
 
@@ -161,10 +183,10 @@ class Urllib3Transport:
     def _connect(self, lifetime: Lifetime) -> HTTPConnection:
         """Return an open connection, from the pool if there is one."""
         remaining = lifetime.remaining()
-        connection = self._take(0)
-        if connection is not None and not connection.is_closed:
-            return connection
         try:
+            connection = self._take(0)
+            if connection is not None and not connection.is_closed:
+                return connection
             if lifetime.is_bounded:
                 return self._open_within(connection, lifetime, remaining)
             return self._open(connection, None)
@@ -173,14 +195,12 @@ class Urllib3Transport:
 
     def _take(self, timeout: float | None) -> HTTPConnection | None:
         """Take a connection, open or not, from the pool; None if a place is not free in time."""
+        while not self._collected.empty():
+            self.give_back(self._collected.get())
         try:
             return cast(HTTPConnection, self._pool._get_conn(timeout=timeout))
         except EmptyPoolError:
             return None
-        except ClosedPoolError:
-            # A manager closes the pools that it has not room for; it makes a new one when asked.
-            self._pool = self._open_pool()
-            return self._take(timeout)
 
     def _open(self, connection: HTTPConnection | None, timeout: float | None) -> HTTPConnection:
         """Open a connection: wait for a place in the pool, resolve the name, connect, shake hands."""
@@ -229,8 +249,9 @@ class Urllib3Transport:
 
         def abandon() -> None:
             result.cancel()
-            if connection is not None and connection.sock is not None:
-                _shut_down(connection.sock)
+            sock = None if connection is None else connection.sock
+            if sock is not None:  # read once: the other thread may set it to None
+                _shut_down(sock)
 
         with lifetime.attached(result, abandon):
             Thread(target=work, name="connect-sync-connect", daemon=True).start()
@@ -241,6 +262,13 @@ class Urllib3Transport:
                 if not result.cancelled():
                     return result.result()  # it was opened, or has failed, in this very moment
                 raise self.failure(TimeoutError(), lifetime, "cannot connect to") from error
+            except BaseException:  # the attempt has failed, or the caller's thread is interrupted
+                abandon()
+                if not result.cancelled() and result.exception() is None:
+                    opened = result.result()
+                    opened.close()
+                    self.give_back(opened)
+                raise
 
 
 class _Exchange:
@@ -261,9 +289,10 @@ class _Exchange:
     def send(self, head: bytes, body: Iterable[bytes]) -> None:
         """Send the request: whole, or until the server answers or hangs up."""
         if isinstance(body, tuple):
-            size = sum(map(len, body))
-            pieces = (head, *body) if size > _JOIN_MAX_BYTES else (head + b"".join(body),)
-            self._is_sent = all(map(self._send, pieces))
+            if sum(map(len, body)) <= _JOIN_MAX_BYTES:
+                self._is_sent = self._send(head + b"".join(body))
+            else:
+                self._is_sent = self._send(head) and all(map(self._send_listening, body))
             return
         if not self._send(head):
             return
@@ -271,7 +300,7 @@ class _Exchange:
             # The body's iterator is the caller's: what it raises is raised, and while it was at work
             # the call may have been canceled, or answered.
             self._lifetime.check()
-            if self._receiver.has_answer() or not self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk)):
+            if not self._send_listening(b"%x\r\n%b\r\n" % (len(chunk), chunk)):
                 return
         self._lifetime.check()
         self._is_sent = self._send(b"0\r\n\r\n")
@@ -297,6 +326,10 @@ class _Exchange:
         """Return what ``error`` means for the call."""
         return self._transport.failure(error, self._lifetime, "no valid answer from")
 
+    def set_deadline(self, deadline: Deadline) -> None:
+        """Let no receive outlast ``deadline``."""
+        self._lifetime = self._receiver.lifetime = Lifetime(deadline, self._lifetime.cancellation)
+
     def end(self, *, is_reusable: bool) -> None:
         """Let go of the connection: back into the pool if it can be used again, else closed."""
         connection, self._connection = self._connection, None
@@ -313,13 +346,17 @@ class _Exchange:
             connection.close()
         self._transport.give_back(connection)
 
+    def abandon(self) -> None:
+        """Let go of the connection while garbage is collected."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._lifetime.detach(self)
+            connection.close()
+            self._transport.give_back_later(connection)
+
     def _send(self, data: bytes) -> bool:
-        """Send bytes; return whether the server took them."""
+        """Send bytes, waiting till the socket has taken them; return whether it did."""
         view = memoryview(data)
-        # TLS within TLS, which is no socket, cannot be used without blocking: it would lose what the outer
-        # one does not take.
-        if len(view) > _JOIN_MAX_BYTES and isinstance(self._socket, socket.socket):
-            return self._send_large(view)
         try:
             while view:
                 if self._lifetime.deadline is not None:
@@ -333,20 +370,28 @@ class _Exchange:
             return False
         return True
 
-    def _send_large(self, view: memoryview) -> bool:
-        """Send what a socket does not take at once, and listen meanwhile.
+    def _send_listening(self, data: bytes) -> bool:
+        """Send bytes while the server does not answer; return whether it took them all.
 
         RFC 9112, section 9.5: a server may answer before it has read everything, and read no more.
         """
+        if not isinstance(self._socket, socket.socket):
+            # TLS within TLS cannot be used without blocking: it would lose what the outer one has no
+            # room for.
+            return not self._receiver.has_answer() and self._send(data)
+        view = memoryview(data)
         self._socket.settimeout(0)
         try:
             while view:
-                wait_for_socket(self._socket, read=True, write=True, timeout=self._lifetime.remaining())
                 self._lifetime.check()
                 if self._receiver.has_answer():
                     return False
-                with suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                try:
                     view = view[self._socket.send(view[:_SEND_MAX_BYTES]) :]
+                except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError) as full:
+                    can_write = not isinstance(full, ssl.SSLWantReadError)
+                    remaining = self._lifetime.remaining()
+                    wait_for_socket(self._socket, read=True, write=can_write, timeout=remaining)
         except OSError as error:
             self._send_error = error
             return False
@@ -368,7 +413,7 @@ class _Receiver(io.RawIOBase):
 
     def __init__(self, sock: socket.socket, lifetime: Lifetime) -> None:
         self._socket = sock
-        self._lifetime = lifetime
+        self.lifetime = lifetime
         self._ahead = b""
         self.is_in_head = True
         self.is_finished = False
@@ -384,8 +429,8 @@ class _Receiver(io.RawIOBase):
             return size
         if self.is_finished:
             return 0
-        if self._lifetime.deadline is not None:
-            self._socket.settimeout(self._lifetime.remaining())
+        if self.lifetime.deadline is not None:
+            self._socket.settimeout(self.lifetime.remaining())
         size = self._socket.recv_into(buffer)
         # RFC 9112, section 8: a head that is cut off is no answer, though `http.client` takes it for one.
         if not size and self.is_in_head:
@@ -453,6 +498,9 @@ class _ResponseBody(Body):
             return b""
         try:
             data = self._response.read1(size)
+            if self._response.chunked and (self._response.chunk_left or 0) < 0:
+                # `http.client` reads on at a negative size, which RFC 9112, section 7.1 knows nothing of.
+                raise HTTPException("a chunk has a negative size")
         except ConnectError:
             self._end(is_reusable=False)
             raise
@@ -470,11 +518,17 @@ class _ResponseBody(Body):
         self._end(is_reusable=not self._response.will_close)
         return b""
 
+    def set_deadline(self, deadline: Deadline) -> None:
+        if self._exchange is not None:
+            self._exchange.set_deadline(deadline)
+
     def close(self) -> None:
         self._end(is_reusable=self._response.length == 0 and not self._response.will_close)
 
     def __del__(self) -> None:
-        self.close()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abandon()
 
     def _end(self, *, is_reusable: bool) -> None:
         exchange, self._exchange = self._exchange, None

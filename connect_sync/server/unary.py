@@ -76,7 +76,7 @@ class UnaryHandler:
         headers["content-type"] = self.content_type
         if accepted is not None and payload:
             payload = accepted.compress(payload)
-            headers["content-encoding"] = accepted.name
+            headers[connect.UNARY.content_encoding] = accepted.name
         return Response(200, headers, (payload,))
 
 

@@ -38,6 +38,11 @@ class Kind(Enum):
         """The body of a response that is well."""
         return self.wrap(MESSAGE)
 
+    @property
+    def unended_body(self) -> bytes:
+        """The body of a response that has its message, but not the end of its stream."""
+        return MESSAGE if self is Kind.UNARY else envelope(MESSAGE)
+
     def wrap(self, message: bytes) -> bytes:
         """Return the body of a response that holds ``message``."""
         return message if self is Kind.UNARY else envelope(message) + envelope(b"{}", END)

@@ -46,7 +46,7 @@ from tests.integration.scripted import (
     say_and_wait,
     say_for_ever,
 )
-from tests.integration.wire import END, PATIENCE, chunk, envelope, gzip_bomb, head
+from tests.integration.wire import END, LAST_CHUNK, PATIENCE, chunk, envelope, gzip_bomb, head
 
 all_kinds = pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
 streams = pytest.mark.parametrize("kind", STREAMS, ids=lambda kind: kind.value)
@@ -116,8 +116,10 @@ def test_answer_that_is_cut_anywhere_is_unavailable(
     kind: Kind, framing: str, serve: Serve, manager: urllib3.PoolManager
 ) -> None:
     whole = answer(kind) if framing == "length" else chunked_answer(kind, kind.body)
-    # The last chunk has no content: once it has begun, nothing of the answer can be missing.
-    end = len(whole) if framing == "length" else len(whole) - 5
+    # Once the last chunk has begun, or the end of a stream has arrived, nothing can be missing any more.
+    end = len(whole)
+    if framing == "chunked":
+        end -= len(LAST_CHUNK) if kind is Kind.UNARY else len(b"\r\n" + LAST_CHUNK)
     server = serve(acts(*(say_and_leave(whole[:i]) for i in range(end)), say(whole)))
     client = client_of(server, manager)
     for i in range(end):
@@ -522,7 +524,7 @@ SLOW = [
     pytest.param(lambda kind: say_and_wait(b"HTTP/1.1 200 OK\r\n"), id="silence within the head"),
     pytest.param(lambda kind: say_and_wait(answer(kind)[:-1]), id="silence within the body"),
     pytest.param(
-        lambda kind: say_and_wait(chunked_head(kind) + chunk(kind.body)), id="silence before the end"
+        lambda kind: say_and_wait(chunked_head(kind) + chunk(kind.unended_body)), id="silence before the end"
     ),
     pytest.param(lambda kind: drip(b"", b"HTTP/1.1 200 OK\r\nx: " + LONG), id="dripping head"),
     pytest.param(lambda kind: drip(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n" * 10_000), id="dripping headers"),
@@ -533,11 +535,13 @@ SLOW = [
     pytest.param(lambda kind: drip(chunked_head(kind), b"0" * 50_000), id="dripping size of a chunk"),
     pytest.param(lambda kind: drip(chunked_head(kind), chunk(b"\0\0\0\0\0") * 10_000), id="dripping chunks"),
     pytest.param(
-        lambda kind: drip(chunked_head(kind) + chunk(kind.body) + b"0\r\n", b"x: y\r\n" * 10_000),
+        lambda kind: drip(chunked_head(kind) + chunk(kind.unended_body) + b"0\r\n", b"x: y\r\n" * 10_000),
         id="dripping trailers",
     ),
     pytest.param(
-        lambda kind: say_for_ever(chunked_head(kind) + chunk(kind.body) + b"0\r\n", b"x: y\r\n" * 1000),
+        lambda kind: say_for_ever(
+            chunked_head(kind) + chunk(kind.unended_body) + b"0\r\n", b"x: y\r\n" * 1000
+        ),
         id="trailers without an end",
     ),
     pytest.param(
@@ -562,6 +566,33 @@ def test_slow_server_is_left_at_the_deadline(
     server = serve(acts(act_for(kind), say(answer(kind))))
     client = client_of(server, manager)
     assert kind.failure(client, timeout_ms=100).code is Code.DEADLINE_EXCEEDED
+    assert idle_connections(manager, server.url) == []
+    assert_next_call_works(kind, client)
+
+
+@streams
+@pytest.mark.parametrize(
+    "act_for",
+    [
+        pytest.param(lambda start: say_and_leave(start), id="cut"),
+        pytest.param(lambda start: say_and_break_off(start), id="reset"),
+        pytest.param(lambda start: say_and_wait(start), id="silence"),
+        pytest.param(lambda start: drip(start + b"0\r\n", b"x: y\r\n" * 10_000), id="dripping trailers"),
+        pytest.param(lambda start: say_for_ever(start + b"0\r\n", b"x: y\r\n" * 1000), id="endless trailers"),
+    ],
+)
+@pytest.mark.parametrize("timeout_ms", [None, 60_000])
+def test_result_stands_when_its_response_does_not_end(
+    kind: Kind,
+    act_for: Callable[[bytes], Act],
+    timeout_ms: float | None,
+    serve: Serve,
+    manager: urllib3.PoolManager,
+) -> None:
+    denied = envelope(b'{"error": {"code": "permission_denied"}}', END)
+    server = serve(acts(act_for(chunked_head(kind) + chunk(denied)), say(answer(kind))))
+    client = client_of(server, manager)
+    assert kind.failure(client, timeout_ms=timeout_ms).code is Code.PERMISSION_DENIED
     assert idle_connections(manager, server.url) == []
     assert_next_call_works(kind, client)
 

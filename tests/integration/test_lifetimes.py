@@ -296,7 +296,7 @@ awaited = pytest.mark.parametrize(
         pytest.param(lambda kind: b"HTTP/1.1 100 Continue\r\n\r\n", id="behind an interim response"),
         pytest.param(chunked_head, id="before the body"),
         pytest.param(lambda kind: answer(kind)[:-1], id="within the body"),
-        pytest.param(lambda kind: chunked_head(kind) + chunk(kind.body), id="before the last chunk"),
+        pytest.param(lambda kind: chunked_head(kind) + chunk(kind.unended_body), id="before the last chunk"),
         pytest.param(unfinished_error, id="within an error"),
     ],
 )
