@@ -11,6 +11,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BytesValue
 
 from connect_sync import (
+    ConnectClient,
     ConnectError,
     IdempotencyLevel,
     Method,
@@ -22,6 +23,7 @@ from tests.support import (
     READ,
     UNARY,
     Clock,
+    ScriptedTransport,
     echo,
     in_memory,
     proto,
@@ -146,6 +148,14 @@ def test_message_too_long_for_a_url_goes_as_a_post(size: int, http_method: str) 
     client.call_unary(BYTES, BytesValue(value=bytes(size)), use_get=True)
 
     assert transport.only.method == http_method
+
+
+def test_path_of_the_address_counts_for_the_length_of_a_url() -> None:
+    transport = ScriptedTransport(unary_response())
+    client = ConnectClient("http://test/" + "p" * 100, transport=transport)
+    client.call_unary(BYTES, BytesValue(value=bytes(LONGEST_GET)), use_get=True)
+
+    assert transport.only.method == "POST"
 
 
 def test_message_that_goes_as_a_post_is_a_whole_post() -> None:

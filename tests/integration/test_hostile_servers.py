@@ -717,6 +717,37 @@ def test_answer_to_a_head_is_heard_while_a_large_message_is_sent(
 # What is left on a connection
 
 
+def test_closed_client_connects_again_when_it_is_used(serve: Serve) -> None:
+    server = serve(acts(say(answer(Kind.UNARY))))
+    with EchoServiceClient(server.url) as client:
+        client.echo(EchoRequest())
+    assert client.echo(EchoRequest()).payload == b"message"
+    client.close()
+    assert server.connections == 2
+
+
+def test_stream_that_is_collected_as_garbage_gives_its_place_back(serve: Serve) -> None:
+    kind = Kind.SERVER_STREAM
+    server = serve(acts(say_and_wait(chunked_head(kind) + chunk(envelope(MESSAGE))), say(answer(kind))))
+    with urllib3.PoolManager(maxsize=1, block=True) as manager:
+        client = client_of(server, manager)
+        stream = client.repeat(EchoRequest(), timeout_ms=PATIENCE * 1000)
+        next(stream)
+        del stream
+        assert kind.call(client, timeout_ms=PATIENCE * 1000) == [b"message"]
+
+
+def test_timeout_of_the_pool_is_not_the_deadline_of_the_call() -> None:
+    # Connections wait to be accepted: no handshake is answered.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        with urllib3.PoolManager(timeout=urllib3.Timeout(connect=0.2)) as manager:
+            client = EchoServiceClient(address, pool_manager=manager)
+            with pytest.raises(ConnectError) as caught:
+                client.echo(EchoRequest(), timeout_ms=PATIENCE * 1000)
+    assert caught.value.code is Code.UNAVAILABLE
+
+
 @all_kinds
 @pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
 def test_idle_connection_is_used_again(
