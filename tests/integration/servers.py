@@ -23,9 +23,16 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class Gunicorn:
-    """gunicorn with one worker process, which serves the application of `service`."""
+    """gunicorn with one worker process, which serves the application of `service`, or another one."""
 
-    def __init__(self, output: Path, worker: str, *options: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        output: Path,
+        worker: str,
+        *options: str,
+        application: str = "tests.integration.service:application",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Start one; ``tls`` is how it is called if ``options`` make it serve TLS.
 
         Its socket is bound here, so that no other process can take the port.
@@ -42,7 +49,7 @@ class Gunicorn:
                     *("--bind", f"fd://{listener.fileno()}"),
                     *("--worker-class", worker),
                     *options,
-                    "tests.integration.service:application",
+                    application,
                 ],
                 cwd=_ROOT,
                 env={**os.environ, "PYTHONPATH": f"{_ROOT}{os.pathsep}{_ROOT / 'tests' / 'gen'}"},
