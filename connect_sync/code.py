@@ -51,6 +51,11 @@ class Code(Enum):
         """
         return _FROM_HTTP_STATUS.get(status, cls.UNKNOWN)
 
+    @classmethod
+    def from_number(cls, number: int) -> Code:
+        """Return the code of that number in gRPC; ``unknown`` for a number that has none."""
+        return _FROM_NUMBER.get(number, cls.UNKNOWN)
+
 
 _FROM_HTTP_STATUS = {
     400: Code.INTERNAL,
@@ -62,3 +67,5 @@ _FROM_HTTP_STATUS = {
     503: Code.UNAVAILABLE,
     504: Code.UNAVAILABLE,
 }
+
+_FROM_NUMBER = {code.number: code for code in Code}

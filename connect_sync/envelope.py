@@ -23,10 +23,37 @@ PREFIX_SIZE = 5
 COMPRESSED = 0x01
 """The flag of a payload that is compressed as the headers say. Other flags belong to the protocols."""
 
+DEFAULT_COMPRESS_MIN_BYTES = 1024
+"""From which size on messages are compressed where nothing is said: what is smaller fits into one packet."""
+
+
+def check_compress_min_bytes(compress_min_bytes: int) -> int:
+    """Return the size from which on messages are compressed.
+
+    Raises:
+        ValueError: It is negative.
+    """
+    if compress_min_bytes < 0:
+        raise ValueError(f"compress_min_bytes is {compress_min_bytes}: it takes a number of bytes")
+    return compress_min_bytes
+
 
 def wrap(payload: bytes, flags: int = 0) -> bytes:
     """Put a payload into an envelope."""
     return b"%c%b%b" % (flags, len(payload).to_bytes(4, "big"), payload)
+
+
+def wrap_message(data: bytes, compression: Compression | None, min_bytes: int, end: bytes = b"") -> bytes:
+    """Put a serialized message into an envelope, compressed if it has ``min_bytes`` bytes or more.
+
+    ``end`` is what follows in the same piece.
+    """
+    flags = 0
+    # No bytes are never compressed: see `open_payload`.
+    if compression is not None and data and len(data) >= min_bytes:
+        data = compression.compress(data)
+        flags = COMPRESSED
+    return b"%c%b%b%b" % (flags, len(data).to_bytes(4, "big"), data, end)
 
 
 def open_payload(flags: int, payload: bytes, compression: Compression | None, max_bytes: int) -> bytes:

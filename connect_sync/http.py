@@ -91,7 +91,7 @@ def close_iterator(iterator: object) -> None:
 class Request:
     """An HTTP request: its head, and its body as it arrives or is to be sent."""
 
-    __slots__ = ("body", "headers", "method", "path", "peer", "query")
+    __slots__ = ("accepts_trailers", "body", "headers", "method", "path", "peer", "query")
 
     def __init__(
         self,
@@ -102,6 +102,7 @@ class Request:
         *,
         query: str = "",
         peer: str | None = None,
+        accepts_trailers: bool = False,
     ) -> None:
         """Make a request.
 
@@ -112,6 +113,7 @@ class Request:
             body: The chunks of the body. A ``tuple`` is a body whose length is known.
             query: The query string, still percent-encoded, without the question mark.
             peer: The client's address, where it is known.
+            accepts_trailers: Whether the response may have trailers, on the way that the request came.
         """
         self.method: str = method
         self.path: str = path
@@ -119,18 +121,34 @@ class Request:
         self.headers: Headers = headers
         self.body: Iterable[bytes] = body
         self.peer: str | None = peer
+        self.accepts_trailers: bool = accepts_trailers
 
 
 class Response:
     """An HTTP response: its head, and its body as it arrives or is to be sent."""
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("body", "headers", "status", "trailers")
 
-    def __init__(self, status: int, headers: Headers, body: Iterable[bytes] = ()) -> None:
-        """Make a response of HTTP ``status``. A ``tuple`` as body is one whose length is known."""
+    def __init__(
+        self,
+        status: int,
+        headers: Headers,
+        body: Iterable[bytes] = (),
+        trailers: Headers | None = None,
+    ) -> None:
+        """Make a response.
+
+        Args:
+            status: The HTTP status.
+            headers: The headers, those that frame the body in HTTP aside.
+            body: The chunks of the body. A ``tuple`` is a body whose length is known.
+            trailers: What follows the body, complete when the body has ended; None for a protocol that
+                has no HTTP trailers.
+        """
         self.status: int = status
         self.headers: Headers = headers
         self.body: Iterable[bytes] = body
+        self.trailers: Headers | None = trailers
 
 
 def read_whole(body: Body, max_bytes: int) -> bytes:

@@ -118,6 +118,7 @@ def serve(
     interceptors: Iterable[Interceptor] = (),
     read_max_bytes: int = 4 << 20,
     compressions: Iterable[Compression | str] = ("gzip",),
+    compress_min_bytes: int = 0,
 ) -> Service:
     """Return a service that has one method."""
     implementation = SimpleNamespace(handle=handler or DEFAULT_HANDLERS.get(method.kind))
@@ -127,6 +128,7 @@ def serve(
         interceptors=interceptors,
         read_max_bytes=read_max_bytes,
         compressions=compressions,
+        compress_min_bytes=compress_min_bytes,
     )
 
 
@@ -223,6 +225,7 @@ def ask(
 
 def in_memory(service: Service, **options: Any) -> ConnectClient:
     """Return a client of ``service``."""
+    options.setdefault("compress_min_bytes", 0)
     return ConnectClient("http://unit.test", transport=InMemoryTransport(service), **options)
 
 
@@ -289,6 +292,7 @@ class ScriptedTransport:
 def scripted(*responses: Response | ConnectError, **options: Any) -> tuple[ConnectClient, ScriptedTransport]:
     """Return a client, and the transport by which it is answered."""
     transport = ScriptedTransport(*responses)
+    options.setdefault("compress_min_bytes", 0)
     return ConnectClient("http://unit.test", transport=transport, **options), transport
 
 

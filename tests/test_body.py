@@ -208,7 +208,7 @@ def test_unreadable_body_is_unimplemented_and_says_why() -> None:
 )
 def test_body_without_a_socket_is_neither_bounded_nor_closed(body: RequestBody) -> None:
     body.set_deadline(Deadline(0))
-    body.bound_sends()
+    body.iterate_response(())
     body.close()
 
 
@@ -514,7 +514,7 @@ def test_sends_are_bounded_by_the_deadline_and_a_moment_for_its_error(
     if is_read:
         list(connection.body)
     clock.advance_ms(500)
-    connection.body.bound_sends()
+    connection.body.iterate_response(())
 
     assert connection.socket.timeout == pytest.approx(2.0)
     connection.body.close()
@@ -523,7 +523,7 @@ def test_sends_are_bounded_by_the_deadline_and_a_moment_for_its_error(
 
 def test_sends_of_a_call_without_a_deadline_are_not_bounded() -> None:
     connection = Connection(chunk(b"abc") + LAST)
-    connection.body.bound_sends()
+    connection.body.iterate_response(())
 
     assert connection.socket.timeout == 30.0
 
@@ -535,7 +535,7 @@ def test_sends_behind_a_body_of_which_a_part_was_read_are_unbounded_again_when_i
     connection = Connection(chunk(b"abc"), chunk(b"d"), LAST)
     connection.body.set_deadline(Deadline(1500))
     connection.body.read(3)
-    connection.body.bound_sends()
+    connection.body.iterate_response(())
     connection.body.close()
 
     assert connection.socket.timeout == 30.0

@@ -18,16 +18,13 @@ from connect_sync.compression import GZIP, Compression, Compressions
 from connect_sync.protocols.connect import (
     STREAM,
     UNARY,
-    check_content_type,
     decode_error,
     decode_get_query,
     encode_error,
     encode_get_query,
-    http_error,
-    is_error_content_type,
     split_trailers,
 )
-from connect_sync.protocols.protocol import Protocol, remove_reserved
+from connect_sync.protocols.protocol import WireProtocol, http_error, remove_reserved
 from tests.support import error_of
 
 PATH = "/unit.v1.UnitService/Unary"
@@ -39,7 +36,7 @@ PROTOCOLS = pytest.mark.parametrize("protocol", [UNARY, STREAM], ids=["unary", "
 
 @PROTOCOLS
 @pytest.mark.parametrize("value", [None, "1"])
-def test_version_is_one_or_absent(protocol: Protocol, value: str | None) -> None:
+def test_version_is_one_or_absent(protocol: WireProtocol, value: str | None) -> None:
     headers = Headers() if value is None else Headers({"connect-protocol-version": value})
 
     assert protocol.read_timeout_ms(headers) is None
@@ -47,7 +44,7 @@ def test_version_is_one_or_absent(protocol: Protocol, value: str | None) -> None
 
 @PROTOCOLS
 @pytest.mark.parametrize("value", ["", "0", "2", "1.0", "v1", "1, 1"])
-def test_other_versions_are_refused(protocol: Protocol, value: str) -> None:
+def test_other_versions_are_refused(protocol: WireProtocol, value: str) -> None:
     with pytest.raises(ConnectError, match="connect-protocol-version") as caught:
         protocol.read_timeout_ms(Headers({"connect-protocol-version": value}))
     assert caught.value.code is Code.INVALID_ARGUMENT
@@ -55,7 +52,7 @@ def test_other_versions_are_refused(protocol: Protocol, value: str) -> None:
 
 @PROTOCOLS
 @pytest.mark.parametrize(("value", "timeout_ms"), [("1", 1), ("500", 500), ("9999999999", 9_999_999_999)])
-def test_timeout_is_a_number_of_milliseconds(protocol: Protocol, value: str, timeout_ms: int) -> None:
+def test_timeout_is_a_number_of_milliseconds(protocol: WireProtocol, value: str, timeout_ms: int) -> None:
     assert protocol.read_timeout_ms(Headers({"connect-timeout-ms": value})) == timeout_ms
 
 
@@ -63,7 +60,7 @@ def test_timeout_is_a_number_of_milliseconds(protocol: Protocol, value: str, tim
 @pytest.mark.parametrize(
     "value", ["", " ", "-1", "+1", "1.5", "1e3", "10000000000", "1 ", "1, 2", "1_0", "0x1", "500ms", "²", "٣"]
 )
-def test_malformed_timeout_is_refused(protocol: Protocol, value: str) -> None:
+def test_malformed_timeout_is_refused(protocol: WireProtocol, value: str) -> None:
     with pytest.raises(ConnectError, match="connect-timeout-ms") as caught:
         protocol.read_timeout_ms(Headers.from_wire([("connect-timeout-ms", value)]))
     assert caught.value.code is Code.INVALID_ARGUMENT
@@ -74,7 +71,7 @@ def test_malformed_timeout_is_refused(protocol: Protocol, value: str) -> None:
     ("timeout_ms", "value"), [(1, "1"), (1500.9, "1500"), (0.2, "1"), (0, "1"), (9_999_999_999, "9999999999")]
 )
 def test_timeout_is_written_as_a_positive_whole_number(
-    protocol: Protocol, timeout_ms: float, value: str
+    protocol: WireProtocol, timeout_ms: float, value: str
 ) -> None:
     headers = Headers()
     protocol.write_request(headers, timeout_ms)
@@ -83,7 +80,7 @@ def test_timeout_is_written_as_a_positive_whole_number(
 
 
 @PROTOCOLS
-def test_no_timeout_is_written_without_one(protocol: Protocol) -> None:
+def test_no_timeout_is_written_without_one(protocol: WireProtocol) -> None:
     headers = Headers()
     protocol.write_request(headers, None)
 
@@ -105,7 +102,7 @@ def test_no_timeout_is_written_without_one(protocol: Protocol) -> None:
     ],
 )
 def test_answer_is_compressed_as_the_client_accepts_or_as_its_request_was(
-    protocol: Protocol,
+    protocol: WireProtocol,
     prefix: str,
     encoding: str | None,
     accept: str | None,
@@ -191,8 +188,10 @@ def test_headers_are_parted_by_the_prefix_of_trailers() -> None:
         (STREAM, JSON, "application/connect+json"),
     ],
 )
-def test_content_type_of_the_request_is_taken(protocol: Protocol, codec: Codec, content_type: str) -> None:
-    check_content_type(protocol, codec, content_type)
+def test_content_type_of_the_request_is_taken(
+    protocol: WireProtocol, codec: Codec, content_type: str
+) -> None:
+    protocol.check_content_type(codec, content_type)
 
 
 @pytest.mark.parametrize(
@@ -210,10 +209,10 @@ def test_content_type_of_the_request_is_taken(protocol: Protocol, codec: Codec, 
     ],
 )
 def test_other_content_types_are_refused(
-    protocol: Protocol, codec: Codec, content_type: str, code: Code
+    protocol: WireProtocol, codec: Codec, content_type: str, code: Code
 ) -> None:
     with pytest.raises(ConnectError) as caught:
-        check_content_type(protocol, codec, content_type)
+        protocol.check_content_type(codec, content_type)
     assert caught.value.code is code
 
 
@@ -221,12 +220,12 @@ def test_other_content_types_are_refused(
     "content_type", ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON"]
 )
 def test_json_may_be_an_error(content_type: str) -> None:
-    assert is_error_content_type(content_type)
+    assert UNARY.is_error_content_type(content_type)
 
 
 @pytest.mark.parametrize("content_type", ["", "application/proto", "text/json", "application/problem+json"])
 def test_other_types_are_no_errors(content_type: str) -> None:
-    assert not is_error_content_type(content_type)
+    assert not UNARY.is_error_content_type(content_type)
 
 
 # Errors as JSON

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache, partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from connect_sync.compression import DEFAULT_COMPRESSIONS, Compression
+from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES
 from connect_sync.headers import Headers
 from connect_sync.http import DEFAULT_READ_MAX_BYTES, Request, close_iterator
 from connect_sync.interceptor import Interceptor
@@ -47,6 +48,7 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         interceptors: Iterable[Interceptor] = (),
         read_max_bytes: int = DEFAULT_READ_MAX_BYTES,
         compressions: Iterable[Compression | str] = DEFAULT_COMPRESSIONS,
+        compress_min_bytes: int = DEFAULT_COMPRESS_MIN_BYTES,
     ) -> None:
         """Serve ``service``.
 
@@ -55,10 +57,12 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             interceptors: What wraps each call, from the outside in.
             read_max_bytes: How large a received message may be, decompressed, in bytes.
             compressions: The compressions to offer, or their names, in order of preference.
+            compress_min_bytes: From which size on messages are compressed, in bytes.
 
         Raises:
             TypeError: ``service`` lacks a handler or has an async one; an interceptor is none.
-            ValueError: ``read_max_bytes`` is not positive; two compressions share a name; a name is unknown.
+            ValueError: ``read_max_bytes`` is not positive, or ``compress_min_bytes`` negative; two
+                compressions share a name; a name is unknown.
         """
         self.service: Service = Service(
             service,
@@ -66,12 +70,14 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             interceptors=interceptors,
             read_max_bytes=read_max_bytes,
             compressions=compressions,
+            compress_min_bytes=compress_min_bytes,
         )
         """The same service without WSGI: a function from request to response."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, as PEP 3333 says."""
         body = open_body(environ)
+        send_trailers = _find_send_trailers(environ)
         request = Request(
             environ["REQUEST_METHOD"],
             self._path(environ),
@@ -79,10 +85,15 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             body,
             query=environ.get("QUERY_STRING", ""),
             peer=_peer(environ),
+            accepts_trailers=send_trailers is not None,
         )
         response = self.service(request)
         headers = list(response.headers.multi_items())
         chunks = response.body
+        if response.trailers is not None and send_trailers is not None:
+            start_response(_STATUS_LINES[response.status], headers)
+            end = partial(_hand_over, response.trailers, send_trailers)
+            return _ResponseBody(chunks, body, end)
         size = sum(map(len, chunks)) if isinstance(chunks, tuple) else None
         if size is not None:
             headers.append(("content-length", str(size)))
@@ -151,25 +162,56 @@ def _environ_key(name: str) -> str:
 class _ResponseBody:
     """The chunks of a response, and what has to happen when they are done.
 
-    A server iterates over what ``__iter__`` returns, so that nothing stands between it and the chunks, and
-    calls ``close`` when the response is sent or the client is gone (PEP 3333).
+    A server iterates over what ``__iter__`` returns, so that nothing needless stands between it and the
+    chunks, and calls ``close`` when the response is sent or the client is gone (PEP 3333).
     """
 
-    __slots__ = ("_chunks", "_request_body")
+    __slots__ = ("_chunks", "_request_body", "_send_trailers")
 
-    def __init__(self, chunks: Iterable[bytes], request_body: RequestBody) -> None:
+    def __init__(
+        self,
+        chunks: Iterable[bytes],
+        request_body: RequestBody,
+        send_trailers: Callable[[], None] | None = None,
+    ) -> None:
         self._chunks = chunks
         self._request_body = request_body
+        self._send_trailers = send_trailers
 
     def __iter__(self) -> Iterator[bytes]:
-        self._request_body.bound_sends()
-        return iter(self._chunks)
+        chunks = self._request_body.iterate_response(self._chunks)
+        return chunks if self._send_trailers is None else self._followed(chunks, self._send_trailers)
+
+    @staticmethod
+    def _followed(chunks: Iterator[bytes], send_trailers: Callable[[], None]) -> Iterator[bytes]:
+        # Servers send the trailers when the iterator ends: they have to be there before that.
+        yield from chunks
+        send_trailers()
 
     def close(self) -> None:
         try:
             close_iterator(self._chunks)
         finally:
             self._request_body.close()
+
+
+_SendTrailers: TypeAlias = Callable[[list[tuple[str, str]]], object]
+
+
+def _find_send_trailers(environ: WSGIEnvironment) -> _SendTrailers | None:
+    """Return what hands the trailers of a response to the server; None where it can send none."""
+    send_trailers: _SendTrailers | None = environ.get("gunicorn.http2.send_trailers")
+    if send_trailers is not None:
+        return send_trailers
+    send_trailers = environ.get("wsgi.ext.http.send_trailers")
+    # pyvoy has it for HTTP/1.1 too, and there drops the trailers.
+    if send_trailers is not None and environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
+        return None
+    return send_trailers
+
+
+def _hand_over(trailers: Headers, send_trailers: _SendTrailers) -> None:
+    send_trailers(list(trailers.multi_items()))
 
 
 def _peer(environ: WSGIEnvironment) -> str | None:

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
+
+from urllib3.util.wait import wait_for_read
 
 from connect_sync.code import Code
 from connect_sync.deadline import Deadline, deadline_exceeded
@@ -49,11 +52,13 @@ class RequestBody(Body):
     is_read: bool
     """Whether nothing of the body is left to be read."""
 
-    def bound_sends(self) -> None:
-        """Let no send of the response outlast the deadline, where the server hands out its socket.
+    def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Return an iterator over the chunks of the response, to be sent one after the other.
 
-        `close` ends that.
+        Where the server hands out its connection, no send outlasts the deadline until `close`, and
+        chunks that nobody wants any more are not asked for.
         """
+        return iter(chunks)
 
 
 class EmptyBody(RequestBody):
@@ -237,13 +242,16 @@ class GunicornBody(RequestBody):
         else:
             self._bounded.deadline = deadline
 
-    def bound_sends(self) -> None:
-        """Let no send outlast what is left of the deadline now, and a moment for its error to leave."""
-        if self._deadline is None:
-            return
-        sock = self._unreader.sock if self._bounded is None else self._bounded.sock
-        self._send_bound = (sock, sock.gettimeout())
-        sock.settimeout(self._deadline.wait_limit() + DRAIN_MAX_MS / 1000)
+    def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Return the chunks' iterator.
+
+        No send outlasts what is left of the deadline now, and a moment for its error to leave.
+        """
+        if self._deadline is not None:
+            sock = self._unreader.sock if self._bounded is None else self._bounded.sock
+            self._send_bound = (sock, sock.gettimeout())
+            sock.settimeout(self._deadline.wait_limit() + DRAIN_MAX_MS / 1000)
+        return iter(chunks)
 
     def close(self) -> None:
         """Read what is left, up to a bound."""
@@ -280,6 +288,108 @@ class GunicornBody(RequestBody):
         self._input.reader = _LostReader()
 
 
+class GunicornHttp2Body(RequestBody):
+    """A body under gunicorn's HTTP/2, with the gthread and the gevent worker.
+
+    The frames of all of a connection's streams are read by whoever waits for one of them: by this body
+    until it has data of its own stream, and between two chunks of the response, since nobody else would
+    hear there that the client has given the stream up.
+    """
+
+    __slots__ = ("_ahead", "_connection", "_deadline", "_stream", "_stream_timeout", "is_read")
+
+    is_read: bool
+
+    def __init__(self, stream: Any) -> None:
+        """Read ``stream``, gunicorn's own ``wsgi.input``."""
+        # What a middleware has read ahead waits in the buffer of the input.
+        buffered = len(stream._buf)
+        self._ahead: bytes = stream.read(buffered) if buffered else b""
+        self._stream = stream._stream
+        self._connection = stream._stream.connection
+        self._stream_timeout: float | None = self._connection.stream_timeout
+        self._deadline: Deadline | None = None
+        self.is_read = False
+
+    def read(self, size: int) -> bytes:
+        """Return what has arrived, whatever ``size``.
+
+        Raises:
+            ConnectError: The client broke off, or the deadline has passed.
+        """
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            return data
+        stream = self._stream
+        while not self.is_read:
+            chunk: bytes | None = stream.pop_chunk()
+            if chunk:
+                return chunk
+            if stream.body_complete:
+                self.is_read = True
+                break
+            if stream.disconnected or self._connection.is_closed:
+                raise _broken_off()
+            self._wait_for_frames()
+        return b""
+
+    def _wait_for_frames(self) -> None:
+        stream = self._stream
+        connection = self._connection
+        try:
+            if stream.expect_continue and not stream.response_headers_sent:
+                stream.expect_continue = False
+                connection.send_informational(stream.stream_id, 100, [])
+            if self._deadline is not None and not self._has_frames(self._deadline.wait_limit()):
+                raise deadline_exceeded()
+            connection.pump(stream.stream_id)
+        except ConnectError:
+            raise
+        except Exception as error:  # gunicorn has a class of its own for each way to be malformed
+            raise _broken_off() from error
+
+    def _has_frames(self, timeout: float) -> bool:
+        connection = self._connection
+        if connection._deferred_events:
+            return True
+        sock = connection.sock
+        return (isinstance(sock, ssl.SSLSocket) and sock.pending() > 0) or wait_for_read(sock, timeout)
+
+    def set_deadline(self, deadline: Deadline) -> None:
+        """Let no wait for frames outlast ``deadline``."""
+        self._deadline = deadline
+
+    def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the chunks, until the client gives the stream up.
+
+        No send outlasts what is left of the deadline now, and a moment for its error to leave.
+        """
+        connection = self._connection
+        # Of the two timeouts that gunicorn may have left on the socket, the shorter is for idle connections.
+        timeout = self._stream_timeout
+        if self._deadline is not None:
+            limit = self._deadline.wait_limit() + DRAIN_MAX_MS / 1000
+            timeout = connection.stream_timeout = limit if timeout is None else min(limit, timeout)
+        for chunk in chunks:
+            connection.sock.settimeout(timeout)
+            yield chunk
+            if self._has_frames(0):
+                connection.pump(self._stream.stream_id)
+            if self._stream.disconnected or connection.is_closed:
+                raise _peer_left(self._stream.stream_id)
+
+    def close(self) -> None:
+        """Give the connection back as it was. What is left of the body, gunicorn tells the client to keep."""
+        self._connection.stream_timeout = self._stream_timeout
+
+
+def _peer_left(stream_id: int) -> Exception:
+    """Return what gunicorn takes for the end of a stream, and not for an error of the application."""
+    from gunicorn.http2.errors import HTTP2StreamError
+
+    return HTTP2StreamError(stream_id, "the client has given it up")
+
+
 class _BoundedSocket:
     """The part of a socket that gunicorn receives with, bounded by a deadline."""
 
@@ -311,10 +421,16 @@ def open_body(environ: WSGIEnvironment) -> RequestBody:
     """Return the body of a request, in the way of the server that ``environ`` comes from."""
     length = _content_length(environ)
     is_chunked = length is None and "HTTP_TRANSFER_ENCODING" in environ
-    is_terminated = environ.get("wsgi.input_terminated", False)
+    # From HTTP/2 on a body has its end in the frames, whether a length is announced or not.
+    is_terminated = environ.get("wsgi.input_terminated") or not environ["SERVER_PROTOCOL"].startswith(
+        "HTTP/1"
+    )
     stream = environ["wsgi.input"]
-    if _is_gunicorn(stream):
+    module = type(stream).__module__
+    if module == "gunicorn.http.body":
         return GunicornBody(stream)
+    if module == "gunicorn.http2.request":
+        return GunicornHttp2Body(stream)
     if length is not None:
         return LengthBody(stream, length)
     if is_terminated:
@@ -328,10 +444,6 @@ def _content_length(environ: WSGIEnvironment) -> int | None:
     if not length or not length.isdecimal():
         return None
     return int(length) if len(length) < _MAX_DIGITS else sys.maxsize
-
-
-def _is_gunicorn(stream: Any) -> bool:
-    return type(stream).__module__ == "gunicorn.http.body"
 
 
 def _read_input(read: Any, size: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -24,7 +25,13 @@ from connect_sync.compression import (
 )
 from connect_sync.context import RequestContext
 from connect_sync.deadline import Deadline
-from connect_sync.envelope import COMPRESSED, open_payload, read_envelopes, wrap
+from connect_sync.envelope import (
+    DEFAULT_COMPRESS_MIN_BYTES,
+    check_compress_min_bytes,
+    open_payload,
+    read_envelopes,
+    wrap_message,
+)
 from connect_sync.errors import ConnectError, MalformedError, bidi_unimplemented
 from connect_sync.headers import Headers, HeadersInput
 from connect_sync.http import (
@@ -39,7 +46,13 @@ from connect_sync.http import (
 from connect_sync.interceptor import Interceptor, check_interceptors, intercept
 from connect_sync.method import IdempotencyLevel, InputT, Method, OutputT, StreamKind
 from connect_sync.protocols import connect
-from connect_sync.protocols.protocol import EnvelopedProtocol, Protocol, remove_reserved
+from connect_sync.protocols.grpc_web import GRPC_WEB
+from connect_sync.protocols.protocol import (
+    EndEnvelopeProtocol,
+    WireProtocol,
+    http_error,
+    remove_reserved,
+)
 
 if TYPE_CHECKING:
     import urllib3
@@ -51,6 +64,19 @@ _MAX_END_MS = 1000
 
 _MAX_GET_TARGET = 4000
 """How long a GET's path and query may be, in bytes: gunicorn takes a request line of 4,094."""
+
+
+class Protocol(Enum):
+    """The protocols that a client can speak. gRPC is none of them: it needs HTTP/2, urllib3 has HTTP/1.1."""
+
+    CONNECT = "connect"
+    GRPC_WEB = "grpc-web"
+
+
+_ENVELOPED: dict[Protocol, EndEnvelopeProtocol] = {
+    Protocol.CONNECT: connect.STREAM,
+    Protocol.GRPC_WEB: GRPC_WEB,
+}
 
 
 class _Call(RequestContext):
@@ -85,8 +111,10 @@ class ConnectClient:
         address: str,
         *,
         proto_json: bool = False,
+        protocol: Protocol = Protocol.CONNECT,
         send_compression: Compression | str | None = None,
         accept_compression: Iterable[Compression | str] = DEFAULT_COMPRESSIONS,
+        compress_min_bytes: int = DEFAULT_COMPRESS_MIN_BYTES,
         timeout_ms: float | None = None,
         read_max_bytes: int = DEFAULT_READ_MAX_BYTES,
         interceptors: Iterable[Interceptor] = (),
@@ -99,8 +127,10 @@ class ConnectClient:
             address: Where the services are: ``http://`` or ``https://``, a host, perhaps a port and a
                 path that stands before that of each method.
             proto_json: Send and receive JSON instead of Protobuf's binary format.
+            protocol: What to speak: Connect, or gRPC-Web for a server that knows that alone.
             send_compression: What to compress requests with, or its name; None for nothing.
             accept_compression: What responses may be compressed with, in order of preference.
+            compress_min_bytes: From which size on requests are compressed, in bytes.
             timeout_ms: How long a call may take, in milliseconds, where it does not say itself.
             read_max_bytes: How large a received message may be, decompressed, in bytes.
             interceptors: What wraps each call, from the outside in.
@@ -120,6 +150,7 @@ class ConnectClient:
         self._codec = JSON if proto_json else PROTO
         self._send_compression = None if send_compression is None else find_compression(send_compression)
         self._compressions = Compressions(accept_compression)
+        self._compress_min_bytes = check_compress_min_bytes(compress_min_bytes)
         if timeout_ms is not None:
             _check_timeout(timeout_ms)
         self._timeout_ms = timeout_ms
@@ -127,7 +158,9 @@ class ConnectClient:
         self._prefix_size = len(urlsplit(address).path)
         self._transport = transport or Urllib3Transport(address, pool_manager)
         wrappers = check_interceptors(interceptors)
-        self._unary = intercept(self._send_unary, StreamKind.UNARY, wrappers)
+        self._protocol = _ENVELOPED[protocol]
+        send_unary = self._send_unary if protocol is Protocol.CONNECT else self._send_enveloped_unary
+        self._unary = intercept(send_unary, StreamKind.UNARY, wrappers)
         self._client_stream = intercept(self._send_client_stream, StreamKind.CLIENT_STREAM, wrappers)
         self._server_stream = intercept(self._send_server_stream, StreamKind.SERVER_STREAM, wrappers)
 
@@ -150,7 +183,8 @@ class ConnectClient:
                 such headers are left out.
             timeout_ms: How long the whole call may take, in milliseconds; the client's own if None.
             cancellation: A handle to cancel the call by.
-            use_get: Send a GET, which caches can answer. A message too long for a URL goes as a POST.
+            use_get: Send a GET, which caches can answer. A message too long for a URL goes as a POST, and
+                so does every one in gRPC-Web, which has no GET.
 
         Raises:
             ConnectError: The call failed: with what the server answered, or with ``unavailable``,
@@ -283,10 +317,11 @@ class ConnectClient:
         if http_request is None:
             data = encode_message(self._codec, request, call.method().input)
             headers = self._head(call, connect.UNARY)
-            headers["content-type"] = connect.UNARY.content_type_prefix + self._codec.name
-            if self._send_compression is not None:
-                headers[connect.UNARY.content_encoding] = self._send_compression.name
-                data = self._send_compression.compress(data)
+            headers["content-type"] = connect.UNARY.content_types(self._codec)[0]
+            compression = self._compression_for(data)
+            if compression is not None:
+                headers[connect.UNARY.content_encoding] = compression.name
+                data = compression.compress(data)
             http_request = Request("POST", call.method().path, headers, (data,))
         call.set_http_method(http_request.method)
         response = self._transport.send(http_request, call.lifetime)
@@ -300,28 +335,35 @@ class ConnectClient:
         """Return the request as a GET; None where it would be too long for one."""
         # Equal messages have to make equal URLs, or no cache would find them.
         data = encode_message(self._codec, request, call.method().input, deterministic=True)
-        if self._send_compression is not None:
-            data = self._send_compression.compress(data)
-        query = connect.encode_get_query(self._codec, self._send_compression, data)
+        compression = self._compression_for(data)
+        if compression is not None:
+            data = compression.compress(data)
+        query = connect.encode_get_query(self._codec, compression, data)
         path = call.method().path
         if self._prefix_size + len(path) + len(query) > _MAX_GET_TARGET:
             return None
         headers = self._head(call, connect.UNARY)
         return Request("GET", path, headers, (), query=query)
 
+    def _compression_for(self, data: bytes) -> Compression | None:
+        return self._send_compression if len(data) >= self._compress_min_bytes else None
+
     def _read_unary(self, response: Response, body: Body, call: _Call) -> Message:
         leading, trailing = connect.split_trailers(response.headers)
         call.set_response_headers(leading)
         call.set_response_trailers(trailing)
-        self._check_status(response, body, call)
-        content_type = leading.get("content-type", "")
-        connect.check_content_type(connect.UNARY, self._codec, content_type)
+        self._check_head(response, body, connect.UNARY, call)
         data = self._read_body(leading, body)
         return self._decode(data, call)
 
+    def _send_enveloped_unary(self, request: Message, ctx: RequestContext) -> Message:
+        return self._only_response(tuple(self._wrap((request,), ctx.method())), cast(_Call, ctx))
+
     def _send_client_stream(self, requests: Iterator[Any], ctx: RequestContext) -> Message:
-        call = cast(_Call, ctx)
-        with closing(self._stream(self._wrap(requests, call.method()), call)) as responses:
+        return self._only_response(self._wrap(requests, ctx.method()), cast(_Call, ctx))
+
+    def _only_response(self, body: Iterable[bytes], call: _Call) -> Message:
+        with closing(self._stream(body, call)) as responses:
             message = next(responses, None)
             if message is None:
                 raise ConnectError(Code.UNIMPLEMENTED, "the response has no message: it takes exactly one")
@@ -336,9 +378,9 @@ class ConnectClient:
 
     def _stream(self, body: Iterable[bytes], call: _Call) -> _Responses:
         """Send an enveloped request, and return the messages of its response as they arrive."""
-        protocol = connect.STREAM
+        protocol = self._protocol
         headers = self._head(call, protocol)
-        headers["content-type"] = protocol.content_type_prefix + self._codec.name
+        headers["content-type"] = protocol.content_types(self._codec)[0]
         if self._send_compression is not None:
             headers[protocol.content_encoding] = self._send_compression.name
         request = Request("POST", call.method().path, headers, body)
@@ -346,61 +388,54 @@ class ConnectClient:
         response_body = as_body(response.body)
         try:
             call.set_response_headers(response.headers)
-            self._check_status(response, response_body, call)
-            content_type = response.headers.get("content-type", "")
-            connect.check_content_type(protocol, self._codec, content_type)
+            self._check_head(response, response_body, protocol, call)
             compression = self._find_compression(response.headers.get(protocol.content_encoding))
         except BaseException:
             response_body.close()
             raise
-        return _Responses(self._read_stream(protocol, response_body, compression, call), response_body)
+        return _Responses(self._read_stream(response_body, compression, call), response_body)
 
     def _wrap(self, messages: Iterable[Message], method: Method[Any, Any]) -> Iterator[bytes]:
         """Yield the envelope of each message."""
         codec = self._codec
         message_class = method.input
         compression = self._send_compression
+        min_bytes = self._compress_min_bytes
         for message in messages:
-            payload = encode_message(codec, message, message_class)
-            if compression is None or not payload:
-                yield wrap(payload)
-            else:
-                yield wrap(compression.compress(payload), COMPRESSED)
+            yield wrap_message(encode_message(codec, message, message_class), compression, min_bytes)
 
-    def _read_stream(
-        self,
-        protocol: EnvelopedProtocol,
-        body: Body,
-        compression: Compression | None,
-        call: _Call,
-    ) -> Iterator[Message]:
+    def _read_stream(self, body: Body, compression: Compression | None, call: _Call) -> Iterator[Message]:
+        protocol = self._protocol
         check = call.lifetime.check
         max_bytes = self._read_max_bytes
         end_flag = protocol.end_flag
         envelopes = read_envelopes(body, max_bytes)
-        has_ended = False
-        error: ConnectError | None = None
+        is_empty = True
+        end = None
         try:
             for flags, payload in envelopes:
                 check()
+                is_empty = False
                 message = open_payload(flags & ~end_flag, payload, compression, max_bytes)
                 if flags & end_flag:
-                    has_ended = True
-                    error, trailers = protocol.decode_end(message)
-                    call.set_response_trailers(trailers)
+                    end = protocol.decode_end(message)
                     break
                 yield self._decode(message, call)
                 check()
         except MalformedError as malformed:
             raise _fault_of_server(malformed) from malformed
-        if not has_ended:
+        if is_empty:
+            end = protocol.find_end(call.response_headers())
+        if end is None:
             raise ConnectError(Code.INTERNAL, "the response has no end of its stream")
+        error, trailers = end
+        call.set_response_trailers(trailers)
         if _goes_on(envelopes, body, call):
             raise ConnectError(Code.INTERNAL, "the response goes on behind its end")
         if error is not None:
             raise error
 
-    def _head(self, call: _Call, protocol: Protocol) -> Headers:
+    def _head(self, call: _Call, protocol: WireProtocol) -> Headers:
         """Return the call's metadata with the headers of the protocol."""
         headers = call.request_headers()
         remove_reserved(headers)
@@ -409,22 +444,24 @@ class ConnectClient:
         headers[protocol.accept_encoding] = self._compressions.names or IDENTITY
         return headers
 
-    def _check_status(self, response: Response, body: Body, call: _Call) -> None:
+    def _check_head(self, response: Response, body: Body, protocol: WireProtocol, call: _Call) -> None:
+        """Raise the error of a response that failed, or that is not what was asked for."""
+        content_type = response.headers.get("content-type", "")
         if response.status == 200:
+            protocol.check_content_type(self._codec, content_type)
             return
         path = call.method().path
-        content_type = response.headers.get("content-type", "")
-        if connect.is_error_content_type(content_type):
+        if protocol.is_error_content_type(content_type):
             try:
                 data = self._read_body(response.headers, body)
             except ConnectError as error:
                 # What cannot be read holds no error: the status speaks. A call that has ended meanwhile,
                 # or lost its server, ends with that.
                 if error.code in (Code.INTERNAL, Code.RESOURCE_EXHAUSTED):
-                    raise connect.http_error(response.status, path) from error
+                    raise http_error(response.status, path) from error
                 raise
             raise connect.decode_error(response.status, data, path)
-        raise connect.http_error(response.status, path)
+        raise http_error(response.status, path)
 
     def _read_body(self, headers: Headers, body: Body) -> bytes:
         """Read a bare message, or a bare error."""

@@ -14,7 +14,6 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
-from http.client import responses
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote_from_bytes
 
@@ -25,7 +24,7 @@ from connect_sync.codec import Codec
 from connect_sync.compression import Compression
 from connect_sync.errors import ConnectError, ErrorDetail
 from connect_sync.headers import Headers, decode_base64, encode_base64
-from connect_sync.protocols.protocol import EnvelopedProtocol, Protocol
+from connect_sync.protocols.protocol import EndEnvelopeProtocol, WireProtocol, http_error, media_type
 
 PROTOCOL_VERSION = "connect-protocol-version"
 TIMEOUT_MS = "connect-timeout-ms"
@@ -37,8 +36,19 @@ MAX_TIMEOUT_MS = 9_999_999_999
 """The longest timeout in milliseconds, of ten digits: some 115 days."""
 
 
-class _Connect(Protocol):
-    """What unary calls and streams share: the version and the timeout."""
+class _Connect(WireProtocol):
+    """What unary calls and streams share: the version, the timeout, and errors of HTTP."""
+
+    content_type_prefix: str
+    """What stands before the codec's name in content types."""
+
+    def content_types(self, codec: Codec) -> tuple[str, ...]:
+        """Return the one content type."""
+        return (self.content_type_prefix + codec.name,)
+
+    def is_error_content_type(self, content_type: str) -> bool:
+        """Tell whether the body is JSON, as errors are."""
+        return media_type(content_type) == ERROR_CONTENT_TYPE
 
     def read_timeout_ms(self, headers: Headers) -> float | None:
         """Return the timeout, having checked the version. Raises ConnectError."""
@@ -70,7 +80,7 @@ class ConnectUnary(_Connect):
     accept_encoding = "accept-encoding"
 
 
-class ConnectStream(_Connect, EnvelopedProtocol):
+class ConnectStream(_Connect, EndEnvelopeProtocol):
     """Streams, and the unary side of client and server streaming: everything in envelopes."""
 
     content_type_prefix = "application/connect+"
@@ -78,13 +88,13 @@ class ConnectStream(_Connect, EnvelopedProtocol):
     accept_encoding = "connect-accept-encoding"
     end_flag = 0x02
 
-    def encode_end(self, error: ConnectError | None, trailers: Headers | None) -> bytes:
+    def encode_end(self, error: ConnectError | None, metadata: Headers | None) -> bytes:
         """Write an EndStreamResponse."""
         end: dict[str, Any] = {}
         if error is not None:
             end["error"] = _error_to_json(error)
-        if trailers:
-            end["metadata"] = {name: trailers.get_all(name) for name in trailers}
+        if metadata:
+            end["metadata"] = {name: metadata.get_all(name) for name in metadata}
         return _dump(end)
 
     def decode_end(self, payload: bytes) -> tuple[ConnectError | None, Headers]:
@@ -118,11 +128,6 @@ def encode_error(error: ConnectError) -> bytes:
     return _dump(_error_to_json(error))
 
 
-def is_error_content_type(content_type: str) -> bool:
-    """Tell whether a response whose HTTP status is not 200 may hold an error as JSON."""
-    return _media_type(content_type) == ERROR_CONTENT_TYPE
-
-
 def decode_error(status: int, body: bytes, path: str) -> ConnectError:
     """Read the JSON body of an error response.
 
@@ -132,32 +137,6 @@ def decode_error(status: int, body: bytes, path: str) -> ConnectError:
     if not isinstance(error, dict):
         return http_error(status, path)
     return _error_from_json(error, Code.from_http_status(status))
-
-
-def http_error(status: int, path: str) -> ConnectError:
-    """Return the error for a response to ``path`` that is no answer of a Connect server."""
-    reason = responses.get(status, "")
-    return ConnectError(
-        Code.from_http_status(status), f"{path} was answered with HTTP {status} {reason}".rstrip()
-    )
-
-
-def check_content_type(protocol: Protocol, codec: Codec, content_type: str) -> None:
-    """Check that a successful response is of the protocol and the codec of its request.
-
-    Raises:
-        ConnectError: ``internal`` for another codec, ``unknown`` for what is no such protocol at all.
-    """
-    media_type = _media_type(content_type)
-    prefix = protocol.content_type_prefix
-    if media_type == prefix + codec.name:
-        return
-    code = Code.INTERNAL if media_type.startswith(prefix) else Code.UNKNOWN
-    raise ConnectError(code, f"the response's content type is {content_type!r}, not {prefix + codec.name!r}")
-
-
-def _media_type(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
 
 
 def split_trailers(headers: Headers) -> tuple[Headers, Headers]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from http.client import responses
 
+from connect_sync.code import Code
+from connect_sync.codec import Codec
 from connect_sync.compression import Compression, Compressions
 from connect_sync.deadline import Deadline
+from connect_sync.envelope import wrap
 from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
 
@@ -34,15 +38,17 @@ def remove_reserved(headers: Headers) -> None:
         del headers[name]
 
 
-class Protocol(ABC):
+class WireProtocol(ABC):
     """The headers of a protocol's requests, written by a client and read by a server."""
 
-    content_type_prefix: str
-    """What stands before the codec's name in content types: ``application/connect+``."""
     content_encoding: str
     """The header that names the compression of the messages of its side."""
     accept_encoding: str
     """The header that lists the compressions that the client can read."""
+
+    @abstractmethod
+    def content_types(self, codec: Codec) -> tuple[str, ...]:
+        """Return the content types of messages that ``codec`` writes: first the one that a client sends."""
 
     @abstractmethod
     def read_timeout_ms(self, headers: Headers) -> float | None:
@@ -73,15 +79,52 @@ class Protocol(ABC):
         accepted = received if accept is None else compressions.negotiate(accept)
         return None if timeout_ms is None else Deadline(timeout_ms), received, accepted
 
+    def check_content_type(self, codec: Codec, content_type: str) -> None:
+        """Check that a successful response is of this protocol and the codec of its request.
 
-class EnvelopedProtocol(Protocol):
-    """A protocol whose messages, and the end of whose streams, travel in envelopes."""
+        Raises:
+            ConnectError: ``internal`` for another codec, ``unknown`` for what is no such protocol at all.
+        """
+        expected = self.content_types(codec)
+        found = media_type(content_type)
+        if found in expected:
+            return
+        family = expected[0].removesuffix(codec.name)
+        code = Code.INTERNAL if found.startswith(family) else Code.UNKNOWN
+        raise ConnectError(code, f"the response's content type is {content_type!r}, not {expected[0]!r}")
+
+    def is_error_content_type(self, content_type: str) -> bool:
+        """Tell whether the body of a response whose status is not 200 may hold the call's error."""
+        return False
+
+
+class EnvelopedProtocol(WireProtocol):
+    """A protocol whose messages travel in envelopes."""
+
+    has_trailers: bool = False
+    """Whether a response ends with HTTP trailers."""
+
+    @abstractmethod
+    def write_end(
+        self, error: ConnectError | None, metadata: Headers | None, trailers: Headers | None
+    ) -> bytes:
+        """End a response: return the last bytes of its body, and fill its HTTP trailers.
+
+        Args:
+            error: How the call failed, if it did.
+            metadata: The trailing metadata, if there is any.
+            trailers: The trailers to fill, where the protocol has them.
+        """
+
+
+class EndEnvelopeProtocol(EnvelopedProtocol):
+    """A protocol whose responses end with an envelope, so that any HTTP can carry them."""
 
     end_flag: int
     """The flag of the envelope that ends a response."""
 
     @abstractmethod
-    def encode_end(self, error: ConnectError | None, trailers: Headers | None) -> bytes:
+    def encode_end(self, error: ConnectError | None, metadata: Headers | None) -> bytes:
         """Write the payload that ends a response: its error, if any, and its trailing metadata."""
 
     @abstractmethod
@@ -91,3 +134,26 @@ class EnvelopedProtocol(Protocol):
         Raises:
             ConnectError: ``internal``, if it is malformed.
         """
+
+    def find_end(self, headers: Headers) -> tuple[ConnectError | None, Headers] | None:
+        """Return the end of a response whose body is empty; None if its headers do not hold it."""
+        return None
+
+    def write_end(
+        self, error: ConnectError | None, metadata: Headers | None, trailers: Headers | None
+    ) -> bytes:
+        """Return the envelope that ends a response."""
+        return wrap(self.encode_end(error, metadata), self.end_flag)
+
+
+def media_type(content_type: str) -> str:
+    """Return a content type in lower case and without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def http_error(status: int, path: str) -> ConnectError:
+    """Return the error for a response to ``path`` whose status is not 200 and which holds no error."""
+    reason = responses.get(status, "")
+    return ConnectError(
+        Code.from_http_status(status), f"{path} was answered with HTTP {status} {reason}".rstrip()
+    )

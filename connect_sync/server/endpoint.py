@@ -30,6 +30,8 @@ class Endpoint:
     """How large a received message may be, decompressed, in bytes."""
     compressions: Compressions
     """The compressions that are offered."""
+    compress_min_bytes: int
+    """From which size on a message is compressed, in bytes."""
 
     def to_connect_error(self, error: Exception) -> ConnectError:
         """Return what the client may know of ``error``; what it may not know is logged."""

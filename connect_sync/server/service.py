@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn, TypeAlias, cast
@@ -10,15 +11,22 @@ from typing import Any, NoReturn, TypeAlias, cast
 from connect_sync.codec import JSON, PROTO
 from connect_sync.compression import Compression, Compressions
 from connect_sync.context import RequestContext
+from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES, check_compress_min_bytes
 from connect_sync.errors import bidi_unimplemented
 from connect_sync.headers import Headers
 from connect_sync.http import DEFAULT_READ_MAX_BYTES, Request, Response
 from connect_sync.interceptor import Call, Interceptor, check_interceptors, intercept
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
 from connect_sync.protocols.connect import STREAM
+from connect_sync.protocols.grpc import GRPC
+from connect_sync.protocols.grpc_web import GRPC_WEB, GRPC_WEB_TEXT
+from connect_sync.protocols.protocol import EnvelopedProtocol
 from connect_sync.server.endpoint import Endpoint
 from connect_sync.server.stream import StreamHandler
+from connect_sync.server.text import TextHandler
 from connect_sync.server.unary import GetHandler, UnaryHandler
+
+_logger = logging.getLogger("connect_sync.server")
 
 _CODECS = (PROTO, JSON)
 
@@ -40,6 +48,7 @@ class Service:
         interceptors: Iterable[Interceptor] = (),
         read_max_bytes: int = DEFAULT_READ_MAX_BYTES,
         compressions: Iterable[Compression | str],
+        compress_min_bytes: int = DEFAULT_COMPRESS_MIN_BYTES,
     ) -> None:
         """Serve ``implementation``.
 
@@ -50,13 +59,16 @@ class Service:
             interceptors: What wraps each call, from the outside in.
             read_max_bytes: How large a received message may be, decompressed, in bytes.
             compressions: The compressions to offer, or their names, in order of preference.
+            compress_min_bytes: From which size on messages are compressed, in bytes.
 
         Raises:
             TypeError: A handler is missing, or is a coroutine; an interceptor is none.
-            ValueError: ``read_max_bytes`` is not positive; two compressions share a name; a name is unknown.
+            ValueError: ``read_max_bytes`` is not positive, or ``compress_min_bytes`` negative; two
+                compressions share a name; a name is unknown.
         """
         if read_max_bytes <= 0:
             raise ValueError(f"read_max_bytes is {read_max_bytes}: it takes a positive number of bytes")
+        least = check_compress_min_bytes(compress_min_bytes)
         wrappers = check_interceptors(interceptors)
         offered = Compressions(compressions)
         self._routes = {}
@@ -66,7 +78,7 @@ class Service:
             else:
                 handler = _find_handler(implementation, name, method)
                 call = intercept(handler, method.kind, wrappers)
-            endpoint = Endpoint(method, call, read_max_bytes, offered)
+            endpoint = Endpoint(method, call, read_max_bytes, offered, least)
             self._routes[method.path] = _Route(endpoint)
 
     def __call__(self, request: Request) -> Response:
@@ -98,11 +110,23 @@ class _Route:
             if method.idempotency is IdempotencyLevel.NO_SIDE_EFFECTS:
                 self.get = GetHandler(unary)
         else:
-            for codec in _CODECS:
-                stream = StreamHandler(endpoint, STREAM, codec)
-                self._post[stream.content_type] = stream.post
+            self._add(endpoint, STREAM)
+        self._add(endpoint, GRPC_WEB)
+        self._add(endpoint, GRPC_WEB_TEXT, lambda post: TextHandler(post).post)
+        self._add(endpoint, GRPC, _require_trailers)
         self.allow = "POST" if self.get is None else "GET, POST"
         self.accept_post = ", ".join(self._post)
+
+    def _add(
+        self,
+        endpoint: Endpoint,
+        protocol: EnvelopedProtocol,
+        wrap: Callable[[Handle], Handle] | None = None,
+    ) -> None:
+        for codec in _CODECS:
+            for content_type in protocol.content_types(codec):
+                post = StreamHandler(endpoint, protocol, codec, content_type).post
+                self._post[content_type] = post if wrap is None else wrap(post)
 
     def find(self, content_type: str) -> Handle | None:
         handle = self._post.get(content_type)
@@ -120,6 +144,24 @@ def _find_handler(implementation: object, name: str, method: Method[Any, Any]) -
     if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
         raise TypeError(f"the handler of {method.full_name} is async: it has to be a plain function")
     return cast(Call[Any, Any], handler)
+
+
+def _require_trailers(post: Handle) -> Handle:
+    """Return a way to answer that refuses where the response cannot have trailers."""
+
+    def handle(request: Request) -> Response:
+        if request.accepts_trailers:
+            return post(request)
+        _logger.warning("a gRPC request to %s was refused: %s", request.path, _NO_TRAILERS)
+        return _plain(501, _NO_TRAILERS)
+
+    return handle
+
+
+_NO_TRAILERS = (
+    "gRPC needs HTTP trailers, and this server offers none for this request: "
+    "call by Connect or gRPC-Web, or over HTTP/2 where the server speaks it"
+)
 
 
 def _refuse_bidi(method: Method[Any, Any], request: object, ctx: RequestContext) -> NoReturn:

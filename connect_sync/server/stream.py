@@ -1,21 +1,22 @@
 """The enveloped form: messages in envelopes each way, and an end that tells how the call went.
 
-The response's head is made when the handler has given its first message or has ended, for till then it may
-write leading metadata. The generator that makes the body therefore yields once before the first chunk: from
-there on it is inside its own ``try``, and closing it closes the handler's generator, whenever that happens.
+A response with one message is made whole, its end included, before anything of it is sent. Of a stream the
+head is made when the handler has given its first message or has ended, for till then it may write leading
+metadata. The generator that makes the body therefore yields once before the first chunk: from there on it is
+inside its own ``try``, and closing it closes the handler's generator, whenever that happens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from connect_sync.code import Code
 from connect_sync.codec import Codec, encode_message
-from connect_sync.compression import Compression
+from connect_sync.compression import IDENTITY, Compression
 from connect_sync.context import RequestContext
 from connect_sync.deadline import Deadline
-from connect_sync.envelope import COMPRESSED, open_payload, read_envelopes, wrap
+from connect_sync.envelope import open_payload, read_envelopes, wrap_message
 from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
 from connect_sync.http import Body, Request, Response, as_body, close_iterator
@@ -25,38 +26,49 @@ from connect_sync.server.endpoint import Endpoint, leading_metadata
 
 
 class StreamHandler:
-    """Answers calls of one method in one enveloped protocol and one codec."""
+    """Answers calls of one method in one enveloped protocol, one codec and one of their content types."""
 
-    def __init__(self, endpoint: Endpoint, protocol: EnvelopedProtocol, codec: Codec) -> None:
-        """Serve ``endpoint`` in ``protocol`` and ``codec``."""
+    def __init__(
+        self, endpoint: Endpoint, protocol: EnvelopedProtocol, codec: Codec, content_type: str
+    ) -> None:
+        """Serve ``endpoint`` in ``protocol`` and ``codec``, to requests of ``content_type``."""
         kind = endpoint.method.kind
         self._endpoint = endpoint
         self._protocol = protocol
         self._codec = codec
+        self._content_type = content_type
         # A bidirectional method is refused when it is called, with nothing of its body read.
         self._takes_stream = kind in (StreamKind.CLIENT_STREAM, StreamKind.BIDI_STREAM)
-        self._gives_stream = kind in (StreamKind.SERVER_STREAM, StreamKind.BIDI_STREAM)
-        self.content_type: str = protocol.content_type_prefix + codec.name
+        self._gives_stream = kind is StreamKind.SERVER_STREAM
 
     def post(self, request: Request) -> Response:
         """Answer a POST."""
         endpoint = self._endpoint
+        protocol = self._protocol
+        trailers = Headers() if protocol.has_trailers else None
         try:
-            deadline, received, accepted = self._protocol.read_request(request.headers, endpoint.compressions)
+            deadline, received, accepted = protocol.read_request(request.headers, endpoint.compressions)
         except ConnectError as error:
-            end = wrap(self._protocol.encode_end(error, None), self._protocol.end_flag)
-            return Response(200, Headers({"content-type": self.content_type}), (end,))
+            headers = Headers({"content-type": self._content_type})
+            # gRPC, "Compression": a client whose compression is unknown has to hear which ones are not.
+            headers[protocol.accept_encoding] = endpoint.compressions.names or IDENTITY
+            return Response(200, headers, (protocol.write_end(error, None, trailers),), trailers)
         ctx = RequestContext(endpoint.method, "POST", request.headers, deadline, request.peer)
         body = as_body(request.body)
         if deadline is not None:
             body.set_deadline(deadline)
-        chunks = self._answer(self._read(body, received), accepted, deadline, ctx)
-        next(chunks)
+        requests = self._read(body, received)
+        chunks: Iterable[bytes]
+        if self._gives_stream:
+            chunks = self._stream(requests, accepted, deadline, ctx, trailers)
+            next(chunks)
+        else:
+            chunks = (self._answer(requests, accepted, deadline, ctx, trailers),)
         headers = leading_metadata(ctx)
-        headers["content-type"] = self.content_type
+        headers["content-type"] = self._content_type
         if accepted is not None:
-            headers[self._protocol.content_encoding] = accepted.name
-        return Response(200, headers, chunks)
+            headers[protocol.content_encoding] = accepted.name
+        return Response(200, headers, chunks, trailers)
 
     def _read(self, body: Body, received: Compression | None) -> Iterator[Any]:
         """Yield the messages of a request as they arrive."""
@@ -74,27 +86,49 @@ class StreamHandler:
         accepted: Compression | None,
         deadline: Deadline | None,
         ctx: RequestContext,
+        trailers: Headers | None,
+    ) -> bytes:
+        """Return the whole body of a response that has one message."""
+        endpoint = self._endpoint
+        payload = None
+        error: ConnectError | None = None
+        try:
+            message = endpoint.call(requests if self._takes_stream else _only(requests), ctx)
+            if deadline is not None:
+                deadline.check()
+            payload = encode_message(self._codec, message, endpoint.method.output)
+        except Exception as raised:
+            error = endpoint.to_connect_error(raised)
+        _, metadata = ctx.response_metadata()
+        end = self._protocol.write_end(error, metadata, trailers)
+        if payload is None:
+            return end
+        return wrap_message(payload, accepted, endpoint.compress_min_bytes, end)
+
+    def _stream(
+        self,
+        requests: Iterator[Any],
+        accepted: Compression | None,
+        deadline: Deadline | None,
+        ctx: RequestContext,
+        trailers: Headers | None,
     ) -> Iterator[bytes]:
         """Yield one empty chunk when the leading metadata is complete, then the envelopes."""
         endpoint = self._endpoint
         codec = self._codec
         message_class = endpoint.method.output
+        compress_min_bytes = endpoint.compress_min_bytes
         is_started = is_abandoned = False
         responses: Any = None
         error: ConnectError | None = None
         try:
             try:
-                request = requests if self._takes_stream else _only(requests)
-                result = endpoint.call(request, ctx)
-                responses = result if self._gives_stream else (result,)
+                responses = endpoint.call(_only(requests), ctx)
                 for message in responses:
                     if deadline is not None:
                         deadline.check()
                     payload = encode_message(codec, message, message_class)
-                    if accepted is None or not payload:
-                        chunk = wrap(payload)
-                    else:
-                        chunk = wrap(accepted.compress(payload), COMPRESSED)
+                    chunk = wrap_message(payload, accepted, compress_min_bytes)
                     if not is_started:
                         is_started = True
                         yield b""
@@ -114,8 +148,10 @@ class StreamHandler:
                 return
         if not is_started:
             yield b""
-        _, trailers = ctx.response_metadata()
-        yield wrap(self._protocol.encode_end(error, trailers), self._protocol.end_flag)
+        _, metadata = ctx.response_metadata()
+        end = self._protocol.write_end(error, metadata, trailers)
+        if end:
+            yield end
 
 
 def _only(messages: Iterator[Any]) -> Any:

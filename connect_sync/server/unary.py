@@ -21,7 +21,7 @@ class UnaryHandler:
         """Serve ``endpoint`` in ``codec``."""
         self._endpoint = endpoint
         self._codec = codec
-        self.content_type: str = connect.UNARY.content_type_prefix + codec.name
+        self.content_type: str = connect.UNARY.content_types(codec)[0]
 
     def post(self, request: Request) -> Response:
         """Answer a POST: the message is the body."""
@@ -74,7 +74,7 @@ class UnaryHandler:
         payload = encode_message(self._codec, message, endpoint.method.output)
         headers = _metadata(ctx)
         headers["content-type"] = self.content_type
-        if accepted is not None and payload:
+        if accepted is not None and payload and len(payload) >= endpoint.compress_min_bytes:
             payload = accepted.compress(payload)
             headers[connect.UNARY.content_encoding] = accepted.name
         return Response(200, headers, (payload,))

@@ -1,0 +1,200 @@
+"""The gRPC protocol: the server's side of it, and what gRPC-Web takes from it.
+
+Requests name their timeout, their compression and what the client can read by headers of their own;
+messages travel in envelopes; how the call ended is told by a status, which for gRPC stands in the HTTP
+trailers. There is no client's side: urllib3 speaks HTTP/1.1, in which gRPC does not exist.
+
+The rules are those of "gRPC over HTTP2"; names in comments are its terms.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
+
+from connect_sync.code import Code
+from connect_sync.codec import Codec
+from connect_sync.errors import ConnectError, ErrorDetail
+from connect_sync.headers import Headers, decode_base64, encode_base64
+from connect_sync.protocols.protocol import EnvelopedProtocol, remove_reserved
+
+TIMEOUT = "grpc-timeout"
+STATUS = "grpc-status"
+MESSAGE = "grpc-message"
+DETAILS = "grpc-status-details-bin"
+
+_DEFAULT_CODEC = "proto"
+_TYPE_URL_PREFIX = "type.googleapis.com/"
+
+# "Timeout": at most eight digits and a unit.
+_match_timeout = re.compile(r"([0-9]{1,8})([HMSmun])").fullmatch
+_UNIT_MS = {"H": 3_600_000.0, "M": 60_000.0, "S": 1_000.0, "m": 1.0, "u": 1e-3, "n": 1e-6}
+_MAX_TIMEOUT_DIGITS = 99_999_999
+
+# "Percent-Encoded": these stand for themselves, and so do letters and digits.
+_UNENCODED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+
+class GrpcFamily(EnvelopedProtocol):
+    """What gRPC and gRPC-Web share: the headers of requests, and the status."""
+
+    content_type: str
+    """The content type without a codec's name, which stands for Protobuf's binary format."""
+    content_encoding = "grpc-encoding"
+    accept_encoding = "grpc-accept-encoding"
+
+    def content_types(self, codec: Codec) -> tuple[str, ...]:
+        """Return the content type with the codec's name, and without it where it may be left out."""
+        named = f"{self.content_type}+{codec.name}"
+        return (named, self.content_type) if codec.name == _DEFAULT_CODEC else (named,)
+
+    def read_timeout_ms(self, headers: Headers) -> float | None:
+        """Return the timeout. Raises ConnectError."""
+        timeout = headers.get(TIMEOUT)
+        if timeout is None:
+            return None
+        match = _match_timeout(timeout)
+        if match is None:
+            raise ConnectError(
+                Code.INVALID_ARGUMENT,
+                f"{TIMEOUT} is {timeout!r}: it takes at most 8 digits and one of {', '.join(_UNIT_MS)}",
+            )
+        return int(match[1]) * _UNIT_MS[match[2]]
+
+    def write_request(self, headers: Headers, timeout_ms: float | None) -> None:
+        """Add the timeout, in milliseconds, or in seconds where these would be too many digits."""
+        if timeout_ms is None:
+            return
+        milliseconds = max(1, int(timeout_ms))
+        if milliseconds <= _MAX_TIMEOUT_DIGITS:
+            headers[TIMEOUT] = f"{milliseconds}m"
+        else:
+            headers[TIMEOUT] = f"{milliseconds // 1000}S"
+
+
+class Grpc(GrpcFamily):
+    """gRPC: the status and the trailing metadata are HTTP trailers."""
+
+    content_type = "application/grpc"
+    has_trailers = True
+
+    def write_end(
+        self, error: ConnectError | None, metadata: Headers | None, trailers: Headers | None
+    ) -> bytes:
+        """Fill the trailers; the body has nothing more."""
+        if trailers is not None:
+            for name, value in encode_status(error, metadata).multi_items():
+                trailers.add(name, value)
+        return b""
+
+
+GRPC = Grpc()
+
+
+# The status ("Status", "Status-Message", "Custom-Metadata")
+
+
+def encode_status(error: ConnectError | None, metadata: Headers | None) -> Headers:
+    """Write how a call ended, and its trailing metadata."""
+    status = Headers()
+    if metadata is not None:
+        for name, value in metadata.multi_items():
+            status.add(name, value)
+        remove_reserved(status)
+    if error is None:
+        status[STATUS] = "0"
+        return status
+    status[STATUS] = str(error.code.number)
+    if error.message:
+        status[MESSAGE] = quote(error.message, safe=_UNENCODED, errors="replace")
+    if error.details:
+        status[DETAILS] = encode_base64(_encode_details(error))
+    return status
+
+
+def decode_status(status: Headers) -> tuple[ConnectError | None, Headers]:
+    """Read how a call ended, and its trailing metadata.
+
+    A status that is absent, or is no number, is an error of its own: of the code ``unknown``.
+    """
+    metadata = Headers.from_wire(
+        (name, value) for name, value in status.multi_items() if name not in (STATUS, MESSAGE, DETAILS)
+    )
+    number = status.get(STATUS, "").strip()
+    if number == "0":
+        return None, metadata
+    message = _decode_message(status.get(MESSAGE, ""))
+    if not _is_number(number):
+        problem = f"{STATUS} is {number!r}" if STATUS in status else f"there is no {STATUS}"
+        return ConnectError(Code.UNKNOWN, f"{problem}: {message}" if message else problem), metadata
+    return _with_details(Code.from_number(int(number)), message, status.get(DETAILS)), metadata
+
+
+_is_number = re.compile(r"[0-9]{1,9}").fullmatch
+
+
+def _decode_message(text: str) -> str:
+    # What is not encoded as it should be is taken as it stands ("Status-Message").
+    return unquote_to_bytes(text.encode("latin-1", errors="replace")).decode(errors="replace")
+
+
+def _status_class() -> type[Message]:
+    """Return the class of google.rpc.Status, which carries the details.
+
+    The schema has a pool of its own: an application may have the official one in the common pool.
+    """
+    schema = descriptor_pb2.FileDescriptorProto(
+        name="google/rpc/status.proto",
+        package="google.rpc",
+        syntax="proto3",
+        dependency=[any_pb2.DESCRIPTOR.name],
+    )
+    field = descriptor_pb2.FieldDescriptorProto
+    message = schema.message_type.add(name="Status")
+    message.field.add(name="code", number=1, type=field.TYPE_INT32, label=field.LABEL_OPTIONAL)
+    message.field.add(name="message", number=2, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
+    message.field.add(
+        name="details",
+        number=3,
+        type=field.TYPE_MESSAGE,
+        label=field.LABEL_REPEATED,
+        type_name=".google.protobuf.Any",
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(any_pb2.DESCRIPTOR.serialized_pb)
+    pool.AddSerializedFile(schema.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("google.rpc.Status"))
+
+
+_Status: Any = _status_class()
+
+
+def _encode_details(error: ConnectError) -> bytes:
+    # A lone surrogate cannot be encoded; the header has a question mark in its place.
+    text = error.message.encode(errors="replace").decode()
+    status = _Status(code=error.code.number, message=text)
+    for detail in error.details:
+        status.details.add(type_url=_TYPE_URL_PREFIX + detail.type, value=detail.data)
+    data: bytes = status.SerializeToString()
+    return data
+
+
+def _with_details(code: Code, message: str, encoded: str | None) -> ConnectError:
+    """Return the error; its details, and with them code and message, are those of the encoded status.
+
+    Details that cannot be read must not hide the error.
+    """
+    if encoded is None:
+        return ConnectError(code, message)
+    try:
+        status = _Status.FromString(decode_base64(encoded))
+    except (ValueError, DecodeError):
+        return ConnectError(code, message)
+    details = [ErrorDetail(detail.type_url.rpartition("/")[2], detail.value) for detail in status.details]
+    if status.code:
+        return ConnectError(Code.from_number(status.code), status.message, details)
+    return ConnectError(code, message, details)

@@ -1,0 +1,66 @@
+"""The gRPC-Web protocol, both sides of it.
+
+It is gRPC for HTTP that has no trailers, or hides them, as browsers do: what gRPC puts into the trailers
+stands in a last envelope, as lines of the form of HTTP/1.1 headers. A response without any message may have
+it among its headers instead ("Trailers-Only"), which a client has to understand; a server that writes the
+envelope always is understood by all, also from behind rules for cross-origin headers.
+
+The rules are those of "gRPC Web" (PROTOCOL-WEB.md of gRPC).
+"""
+
+from __future__ import annotations
+
+from connect_sync.code import Code
+from connect_sync.errors import ConnectError
+from connect_sync.headers import Headers
+from connect_sync.protocols.grpc import STATUS, GrpcFamily, decode_status, encode_status
+from connect_sync.protocols.protocol import EndEnvelopeProtocol, remove_reserved
+
+GRPC_WEB_MARK = "x-grpc-web"
+
+
+class GrpcWeb(GrpcFamily, EndEnvelopeProtocol):
+    """gRPC-Web, its messages in their binary form."""
+
+    content_type = "application/grpc-web"
+    end_flag = 0x80
+
+    def write_request(self, headers: Headers, timeout_ms: float | None) -> None:
+        """Add the mark of gRPC-Web and the timeout."""
+        headers[GRPC_WEB_MARK] = "1"
+        super().write_request(headers, timeout_ms)
+
+    def encode_end(self, error: ConnectError | None, metadata: Headers | None) -> bytes:
+        """Write the status and the trailing metadata, a line each."""
+        lines = [f"{name}: {value}\r\n" for name, value in encode_status(error, metadata).multi_items()]
+        return "".join(lines).encode("ascii")
+
+    def decode_end(self, payload: bytes) -> tuple[ConnectError | None, Headers]:
+        """Read the status and the trailing metadata. Raises ConnectError."""
+        pairs = []
+        for line in payload.decode("latin-1").split("\n"):
+            if not line.strip():
+                continue
+            name, colon, value = line.partition(":")
+            if not colon:
+                raise ConnectError(Code.INTERNAL, "a line of the response's trailers is no header")
+            pairs.append((name.strip(), value.strip()))
+        return decode_status(Headers.from_wire(pairs))
+
+    def find_end(self, headers: Headers) -> tuple[ConnectError | None, Headers] | None:
+        """Return the status and the metadata of a response that is "Trailers-Only"."""
+        if STATUS not in headers:
+            return None
+        error, metadata = decode_status(headers)
+        remove_reserved(metadata)
+        return error, metadata
+
+
+class GrpcWebText(GrpcWeb):
+    """gRPC-Web for clients that cannot read binary bodies: the server's side puts it into base64."""
+
+    content_type = "application/grpc-web-text"
+
+
+GRPC_WEB = GrpcWeb()
+GRPC_WEB_TEXT = GrpcWebText()
