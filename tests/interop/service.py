@@ -32,6 +32,8 @@ class Interop(InteropService):
             return _answer(request, ctx)
 
     def unary_safely(self, request: InteropRequest, ctx: RequestContext) -> InteropResponse:
+        if ctx.http_method() != "GET":
+            raise ConnectError(Code.FAILED_PRECONDITION, "it was not called by GET")
         return self.unary(request, ctx)
 
     def client_stream(self, request: Iterator[InteropRequest], ctx: RequestContext) -> InteropResponse:
