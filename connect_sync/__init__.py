@@ -14,7 +14,7 @@ from connect_sync.client import (
     Transport,
 )
 from connect_sync.code import Code
-from connect_sync.compression import Compression, Gzip
+from connect_sync.compression import Brotli, Compression, Deflate, Gzip, Snappy, Zstd
 from connect_sync.context import RequestContext
 from connect_sync.errors import ConnectError, ErrorDetail, MalformedError
 from connect_sync.headers import Headers, HeadersInput
@@ -32,6 +32,7 @@ from connect_sync.method import IdempotencyLevel, Method, StreamKind
 
 __all__ = [
     "Body",
+    "Brotli",
     "Call",
     "Cancellation",
     "ClientStreamInterceptor",
@@ -39,6 +40,7 @@ __all__ = [
     "Compression",
     "ConnectClient",
     "ConnectError",
+    "Deflate",
     "ErrorDetail",
     "Gzip",
     "Headers",
@@ -56,8 +58,10 @@ __all__ = [
     "ResponseMetadata",
     "ResponseStream",
     "ServerStreamInterceptor",
+    "Snappy",
     "StartInterceptor",
     "StreamKind",
     "Transport",
     "UnaryInterceptor",
+    "Zstd",
 ]

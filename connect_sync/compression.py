@@ -1,18 +1,28 @@
 """Compression of messages, and decompression that never makes more than it may.
 
 A message may be small on the wire and huge behind it. The limit on a message's size therefore holds while
-it is decompressed: what goes past it is never made.
+it is decompressed: what goes past it is never made. A library that can stop at a size is told to; one that
+stops only now and then is asked for little at a time; one that cannot stop is given what was measured first.
+
+gzip and deflate are of the standard library. The others need packages, and are there where those are.
 """
 
 from __future__ import annotations
 
+import importlib
+import struct
 import sys
 import zlib
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, cast
 
 from connect_sync.code import Code
 from connect_sync.errors import ConnectError, MalformedError, message_too_large
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 IDENTITY = "identity"
 """The name of no compression."""
@@ -34,49 +44,312 @@ class Compression(Protocol):
         """Decompress a whole message of at most ``max_bytes`` bytes.
 
         Raises:
-            ConnectError: ``resource_exhausted``, before more than ``max_bytes`` and one byte are made.
+            ConnectError: ``resource_exhausted``, before more than ``max_bytes`` and one step of at most
+                64 KiB are made.
             MalformedError: The data is damaged, cut off, or has more behind its end.
         """
         ...
 
 
-class Gzip:
-    """gzip (RFC 1952), by the standard library."""
+class _Zlib:
+    """What gzip and deflate share: the same compressed data, in another wrapping."""
 
-    name = "gzip"
-
-    # zlib's number for "a gzip header and trailer, with the largest window".
-    _WINDOW_BITS = 16 + zlib.MAX_WBITS
+    name: str
+    # zlib's number for the wrapping, with the largest window.
+    _window_bits: int
 
     def __init__(self, level: int = 6) -> None:
-        """Compress at ``level``: 1 is fastest, 9 smallest."""
-        self._level = level
+        """Compress at ``level``: 1 is fastest, 9 smallest, 0 does not compress.
+
+        Raises:
+            ValueError: There is no such level.
+        """
+        self._level = _in_range("level", level, 0, 9)
 
     def compress(self, data: bytes) -> bytes:
         """Compress a whole message; equal messages become equal bytes."""
-        compressor = zlib.compressobj(self._level, zlib.DEFLATED, self._WINDOW_BITS)
+        compressor = zlib.compressobj(self._level, zlib.DEFLATED, self._window_bits)
         return compressor.compress(data) + compressor.flush()
 
     def decompress(self, data: bytes, max_bytes: int) -> bytes:
         """Decompress a whole message. Raises ConnectError as ``Compression.decompress`` does."""
-        # A limit of zero would mean none to zlib, one above its integers would overflow.
-        max_length = min(max_bytes, sys.maxsize - 1) + 1
-        decompressor = zlib.decompressobj(self._WINDOW_BITS)
         try:
-            result = decompressor.decompress(data, max_length)
+            return _decompress_stream(self.name, zlib.decompressobj(self._window_bits), data, max_bytes)
         except zlib.error as error:
             raise _damaged(self.name, "it is damaged") from error
-        if len(result) > max_bytes:
-            raise message_too_large(max_bytes)
-        if not decompressor.eof:
-            raise _damaged(self.name, "it is cut off")
-        if decompressor.unused_data:
+
+
+class Gzip(_Zlib):
+    """gzip (RFC 1952), by the standard library. A message is one member."""
+
+    name = "gzip"
+    _window_bits = 16 + zlib.MAX_WBITS
+
+
+class Deflate(_Zlib):
+    """deflate, which is zlib's format (RFC 1950, as RFC 9110 has it), by the standard library."""
+
+    name = "deflate"
+    _window_bits = zlib.MAX_WBITS
+
+
+class Zstd:
+    """zstd (RFC 8878), by the standard library from Python 3.14 on, before that by ``backports.zstd``.
+
+    A message is one frame. Its window is at most 8 MiB, as RFC 9659 has it: a frame that asks for a larger
+    one is refused before that is allocated.
+    """
+
+    name = "zstd"
+
+    _MAGIC = b"\x28\xb5\x2f\xfd"
+    # 8 MiB, as a power of two.
+    _MAX_WINDOW_LOG = 23
+
+    def __init__(self, level: int = 3) -> None:
+        """Compress at ``level``: 1 is fastest, 19 smallest.
+
+        Higher levels, which zstd has, make windows that a receiver may refuse.
+
+        Raises:
+            ImportError: The package is not installed: ``pip install 'connect-sync[zstd]'``.
+            ValueError: There is no such level.
+        """
+        try:
+            if sys.version_info >= (3, 14):
+                from compression import zstd
+            else:
+                from backports import zstd
+        except ImportError as error:
+            raise _absent(self.name) from error
+        self._compress = zstd.compress
+        self._decompressor = zstd.ZstdDecompressor
+        self._error = zstd.ZstdError
+        self._options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: self._MAX_WINDOW_LOG}
+        self._level = _in_range("level", level, 1, 19)
+
+    def compress(self, data: bytes) -> bytes:
+        """Compress a whole message; equal messages become equal bytes."""
+        return self._compress(data, self._level)
+
+    def decompress(self, data: bytes, max_bytes: int) -> bytes:
+        """Decompress a whole message. Raises ConnectError as ``Compression.decompress`` does."""
+        # What begins otherwise is a frame to skip, or of a format before the RFC, which some builds of the
+        # library still read, and with windows of any size.
+        _check_start(self.name, data, self._MAGIC)
+        decompressor = self._decompressor(options=self._options)
+        try:
+            return _decompress_stream(self.name, decompressor, data, max_bytes)
+        except self._error as error:
+            raise _damaged(self.name, "it is damaged, or its window is larger than 8 MiB") from error
+
+
+class _BrotliDecompressor(Protocol):
+    def process(self, data: bytes, output_buffer_limit: int) -> bytes: ...
+    def can_accept_more_data(self) -> bool: ...
+    def is_finished(self) -> bool: ...
+
+
+class _BrotliModule(Protocol):
+    # The package has no types.
+    error: type[Exception]
+    Decompressor: type[_BrotliDecompressor]
+
+    def compress(self, data: bytes, *, quality: int) -> bytes: ...
+
+
+class Brotli:
+    """Brotli (RFC 7932), by the package ``brotli``.
+
+    Beside the message the decompressor holds the window that the data asks for, of at most 16 MiB.
+    """
+
+    name = "br"
+
+    # How much goes into the decompressor at once: it copies what it has not used yet at every step.
+    _STEP = 1 << 15
+
+    def __init__(self, quality: int = 5) -> None:
+        """Compress at ``quality``: 0 is fastest, 11 smallest.
+
+        Raises:
+            ImportError: The package is not installed: ``pip install 'connect-sync[br]'``.
+            ValueError: There is no such quality.
+        """
+        module = cast(_BrotliModule, _import("brotli", self.name))
+        # brotli before 1.2 cannot bound what it makes.
+        if not hasattr(module.Decompressor, "can_accept_more_data"):
+            raise _absent(self.name)
+        self._brotli = module
+        self._quality = _in_range("quality", quality, 0, 11)
+
+    def compress(self, data: bytes) -> bytes:
+        """Compress a whole message; equal messages become equal bytes."""
+        return self._brotli.compress(data, quality=self._quality)
+
+    def decompress(self, data: bytes, max_bytes: int) -> bytes:
+        """Decompress a whole message. Raises ConnectError as ``Compression.decompress`` does."""
+        decompressor = self._brotli.Decompressor()
+        pieces = []
+        size = position = 0
+        try:
+            while not decompressor.is_finished():
+                step = b""
+                if decompressor.can_accept_more_data():
+                    step = data[position : position + self._STEP]
+                    position += len(step)
+                # Whatever the limit, it makes 32 KiB where there is so much; a larger one may be doubled.
+                piece = decompressor.process(step, 1)
+                if not step and not piece:
+                    raise _damaged(self.name, "it is cut off")
+                size += len(piece)
+                if size > max_bytes:
+                    raise message_too_large(max_bytes)
+                pieces.append(piece)
+        except self._brotli.error as error:
+            raise _damaged(self.name, "it is damaged, or there is more behind its end") from error
+        if position < len(data):
             raise _damaged(self.name, "there is more behind its end")
-        return result
+        return b"".join(pieces)
+
+
+class _SnappyModule(Protocol):
+    # The package has types only for Python 3.11 and later.
+    def compress(self, data: bytes) -> Buffer: ...
+    def decompress(self, data: bytes) -> Buffer: ...
+    def decompress_raw_len(self, data: bytes) -> int: ...
+
+
+class Snappy:
+    """Snappy in its framing format (framing_format.txt of google/snappy), by the package ``cramjam``.
+
+    The format has no end: a message that is cut off between two chunks is a shorter message.
+    """
+
+    name = "snappy"
+
+    _STREAM_IDENTIFIER = b"\xff\x06\x00\x00sNaPpY"
+    # One byte is a chunk's type, three are the length of what follows, little-endian.
+    _HEADER = struct.Struct("<I")
+    # The types of chunks: the first two hold data; from the third on, those that are not known are skipped.
+    _COMPRESSED, _UNCOMPRESSED, _SKIPPABLE, _IDENTIFIER = 0x00, 0x01, 0x80, 0xFF
+    # What a chunk may hold, decompressed.
+    _MAX_CHUNK = 1 << 16
+
+    def __init__(self) -> None:
+        """Compress as Snappy does: it has no levels.
+
+        Raises:
+            ImportError: The package is not installed: ``pip install 'connect-sync[snappy]'``.
+        """
+        cramjam = _import("cramjam", self.name)
+        self._snappy = cast(_SnappyModule, cramjam.snappy)
+        self._error = cast(type[Exception], cramjam.DecompressionError)
+
+    def compress(self, data: bytes) -> bytes:
+        """Compress a whole message; equal messages become equal bytes."""
+        # cramjam makes nothing of nothing.
+        return bytes(self._snappy.compress(data)) or self._STREAM_IDENTIFIER
+
+    def decompress(self, data: bytes, max_bytes: int) -> bytes:
+        """Decompress a whole message. Raises ConnectError as ``Compression.decompress`` does.
+
+        It is measured before anything is made.
+        """
+        chunks = [self._STREAM_IDENTIFIER]
+        size = 0
+        try:
+            for chunk in self._data_chunks(data):
+                size += self._size(chunk)
+                if size > max_bytes:
+                    raise message_too_large(max_bytes)
+                chunks.append(chunk)
+            # This checks the checksums, too.
+            return bytes(self._snappy.decompress(b"".join(chunks)))
+        except self._error as error:
+            raise _damaged(self.name, "it is damaged") from error
+
+    def _data_chunks(self, data: bytes) -> Iterator[bytes]:
+        """Yield the chunks that hold data, whole; the others are checked and skipped."""
+        _check_start(self.name, data, self._STREAM_IDENTIFIER)
+        start = len(self._STREAM_IDENTIFIER)
+        while start < len(data):
+            if len(data) - start < self._HEADER.size:
+                raise _damaged(self.name, "it is cut off")
+            (header,) = self._HEADER.unpack_from(data, start)
+            kind, length = header & 0xFF, header >> 8
+            end = start + self._HEADER.size + length
+            if end > len(data):
+                raise _damaged(self.name, "it is cut off")
+            if kind <= self._UNCOMPRESSED:
+                yield data[start:end]
+            elif kind < self._SKIPPABLE or (
+                kind == self._IDENTIFIER and data[start:end] != self._STREAM_IDENTIFIER
+            ):
+                raise _damaged(self.name, "it is damaged")
+            start = end
+
+    def _size(self, chunk: bytes) -> int:
+        """Return how large the data of a chunk is, decompressed."""
+        # The header and a checksum stand before it.
+        data = self._HEADER.size + 4
+        if chunk[0] == self._COMPRESSED:
+            # The size is in the first bytes, five at most.
+            size = self._snappy.decompress_raw_len(chunk[data : data + 5])
+        else:
+            size = len(chunk) - data
+        if not 0 <= size <= self._MAX_CHUNK:
+            raise _damaged(self.name, "it is damaged")
+        return size
+
+
+class _Decompressor(Protocol):
+    """What zlib and zstd both have."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+def _decompress_stream(name: str, decompressor: _Decompressor, data: bytes, max_bytes: int) -> bytes:
+    # A limit of zero would mean none to zlib, one above its integers would overflow.
+    max_length = min(max_bytes, sys.maxsize - 1) + 1
+    result = decompressor.decompress(data, max_length)
+    if len(result) > max_bytes:
+        raise message_too_large(max_bytes)
+    if not decompressor.eof:
+        raise _damaged(name, "it is cut off")
+    if decompressor.unused_data:
+        raise _damaged(name, "there is more behind its end")
+    return result
+
+
+def _check_start(name: str, data: bytes, start: bytes) -> None:
+    if not data.startswith(start):
+        raise _damaged(name, "it is cut off" if start.startswith(data) else "it is damaged")
 
 
 def _damaged(name: str, reason: str) -> MalformedError:
     return MalformedError(f"cannot decompress the {name} data: {reason}")
+
+
+def _in_range(what: str, value: int, lowest: int, highest: int) -> int:
+    if not lowest <= value <= highest:
+        raise ValueError(f"the {what} is {value}, not from {lowest} to {highest}")
+    return value
+
+
+def _import(module: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise _absent(name) from error
+
+
+def _absent(name: str) -> ImportError:
+    return ImportError(f"the compression {name!r} is not installed: pip install 'connect-sync[{name}]'")
 
 
 class Compressions:
@@ -143,13 +416,16 @@ def find_compression(compression: Compression | str) -> Compression:
     """Return the compression of that name, or the compression itself.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: There is none of that name, or its package is not installed.
     """
     if not isinstance(compression, str):
         return compression
     for known in DEFAULT_COMPRESSIONS:
         if known.name == compression:
             return known
+    for optional in _OPTIONAL:
+        if optional.name == compression:
+            raise ValueError(str(_absent(compression)))
     names = ", ".join(known.name for known in DEFAULT_COMPRESSIONS)
     raise ValueError(f"there is no compression {compression!r}, only {names}")
 
@@ -159,6 +435,18 @@ def _is_zero_weight(parameters: str) -> bool:
     return name == "q" and value.strip("0.") == "" and value != ""
 
 
+def _installed() -> Iterator[Compression]:
+    for optional in _OPTIONAL:
+        with suppress(ImportError):
+            yield optional()
+
+
 GZIP = Gzip()
-DEFAULT_COMPRESSIONS: tuple[Compression, ...] = (GZIP,)
-"""What is offered where nothing is said."""
+
+# Those that need a package; each one's name is that of its extra. The best come first.
+_OPTIONAL = (Zstd, Brotli, Snappy)
+
+# gzip is first, so that a package that came in for something else does not change what is sent. deflate is
+# last, since some senders take it for the bare data, without zlib's wrapping (RFC 9110, section 8.4.1.2).
+DEFAULT_COMPRESSIONS: tuple[Compression, ...] = (GZIP, *_installed(), Deflate())
+"""What is offered where nothing is said: what is installed, in order of preference."""
