@@ -47,6 +47,7 @@ SERVER_STREAM: TextMethod = Method(SERVICE, "Expand", StringValue, StringValue, 
 BIDI: TextMethod = Method(SERVICE, "Chat", StringValue, StringValue, StreamKind.BIDI_STREAM)
 
 END = 0x02
+WEB_END = 0x80
 COMPRESSED = 0x01
 
 
@@ -74,6 +75,29 @@ def split_envelopes(data: bytes) -> list[tuple[int, bytes]]:
         envelopes.append((flags, data[5 : 5 + size]))
         data = data[5 + size :]
     return envelopes
+
+
+# What gRPC's status is made of
+
+
+def trailer_lines(data: bytes) -> list[tuple[str, str]]:
+    """Read the payload that ends a response of gRPC-Web, which has to be whole lines."""
+    *lines, rest = data.decode("ascii").split("\r\n")
+    assert rest == "", "the last line has no end"
+    return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+
+
+def rpc_status(code: int, message: str = "", *details: tuple[str, bytes]) -> bytes:
+    """Write a google.rpc.Status: each detail is the URL of its type, and its bytes."""
+    packed = [field(1, url.encode()) + field(2, data) for url, data in details]
+    number = b"\x08%c" % code if code else b""
+    return number + field(2, message.encode()) + b"".join(field(3, detail, True) for detail in packed)
+
+
+def field(number: int, data: bytes, is_repeated: bool = False) -> bytes:
+    """Write a field of bytes of a Protobuf message; an empty one is left out, if it is not repeated."""
+    assert len(data) < 0x80, "longer lengths take more than a byte"
+    return b"%c%c%b" % (number << 3 | 2, len(data), data) if data or is_repeated else b""
 
 
 # Handlers
@@ -138,7 +162,9 @@ class Answer:
     def __init__(self, response: Response) -> None:
         self.status = response.status
         self.headers = response.headers
-        self.body = b"".join(response.body)
+        self.chunks = list(response.body)
+        self.body = b"".join(self.chunks)
+        self.trailers = response.trailers
 
     @property
     def text(self) -> str:
@@ -292,6 +318,7 @@ class ScriptedTransport:
 def scripted(*responses: Response | ConnectError, **options: Any) -> tuple[ConnectClient, ScriptedTransport]:
     """Return a client, and the transport by which it is answered."""
     transport = ScriptedTransport(*responses)
+    options.setdefault("accept_compression", ("gzip",))
     options.setdefault("compress_min_bytes", 0)
     return ConnectClient("http://unit.test", transport=transport, **options), transport
 
@@ -318,6 +345,29 @@ def stream_response(
 
 OK_END = envelope(b"{}", END)
 """The end of a stream that succeeded."""
+
+
+def web_response(
+    *chunks: bytes,
+    headers: HeadersInput = (),
+    status: int = 200,
+    body: Body | None = None,
+    codec: str = "proto",
+) -> Response:
+    return Response(
+        status,
+        Headers({"content-type": f"application/grpc-web+{codec}", **dict(headers)}),
+        chunks if body is None else body,
+    )
+
+
+def web_end(*lines: str) -> bytes:
+    """Write the envelope that ends a response of gRPC-Web."""
+    return envelope("".join(f"{line}\r\n" for line in lines).encode(), WEB_END)
+
+
+OK_WEB_END = web_end("grpc-status: 0")
+"""The end of a response of gRPC-Web that succeeded."""
 
 
 def error_of(function: Callable[[], object]) -> ConnectError | None:

@@ -51,7 +51,7 @@ class Input:
 
 def environ_of(stream: object, **variables: Any) -> WSGIEnvironment:
     names = {name.replace("wsgi_", "wsgi."): value for name, value in variables.items()}
-    return {"wsgi.input": stream, **names}
+    return {"wsgi.input": stream, "SERVER_PROTOCOL": "HTTP/1.1", **names}
 
 
 # Which body it is
@@ -74,6 +74,12 @@ def environ_of(stream: object, **variables: Any) -> WSGIEnvironment:
         ({"CONTENT_LENGTH": "-1"}, EmptyBody),
         ({"CONTENT_LENGTH": "x"}, EmptyBody),
         ({"CONTENT_LENGTH": "1.5"}, EmptyBody),
+        ({"SERVER_PROTOCOL": "HTTP/1.0"}, EmptyBody),
+        ({"SERVER_PROTOCOL": "HTTP/2"}, TerminatedBody),
+        ({"SERVER_PROTOCOL": "HTTP/2.0"}, TerminatedBody),
+        ({"SERVER_PROTOCOL": "HTTP/3"}, TerminatedBody),
+        ({"SERVER_PROTOCOL": "HTTP/2", "CONTENT_LENGTH": ""}, TerminatedBody),
+        ({"SERVER_PROTOCOL": "HTTP/2", "CONTENT_LENGTH": "3"}, LengthBody),
     ],
 )
 def test_body_is_that_of_its_server(variables: dict[str, Any], body_class: type[RequestBody]) -> None:

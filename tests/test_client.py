@@ -24,6 +24,7 @@ from connect_sync import (
     RequestContext,
     ResponseMetadata,
 )
+from connect_sync.compression import DEFAULT_COMPRESSIONS
 from connect_sync.http import Response
 from tests.support import (
     BIDI,
@@ -70,12 +71,13 @@ def fail(response: Response, **options: Any) -> ConnectError:
         {"send_compression": "unheard-of"},
         {"accept_compression": ["unheard-of"]},
         {"accept_compression": ["gzip", "gzip"]},
+        {"compress_min_bytes": -1},
         {"pool_manager": urllib3.PoolManager()},
     ],
     ids=lambda options: " ".join(f"{name}={value}" for name, value in options.items())[:40],
 )
 def test_argument_out_of_range_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"read_max_bytes|timeout_ms|compression|pool_manager"):
+    with pytest.raises(ValueError, match=r"_max_bytes|_min_bytes|timeout_ms|compression|pool_manager"):
         ConnectClient("http://unit.test", transport=ScriptedTransport(), **options)
 
 
@@ -161,6 +163,22 @@ def test_request_is_compressed_as_told() -> None:
 
     assert request.headers["content-encoding"] == "gzip"
     assert gzip.decompress(request.body) == proto("a")
+
+
+@pytest.mark.parametrize(("min_bytes", "is_compressed"), [(2, True), (3, True), (4, False)])
+def test_request_is_compressed_from_a_size_on(min_bytes: int, is_compressed: bool) -> None:
+    request = sent(send_compression="gzip", compress_min_bytes=min_bytes)
+
+    assert request.headers.get("content-encoding") == ("gzip" if is_compressed else None)
+    assert (gzip.decompress(request.body) if is_compressed else request.body) == proto("a")
+
+
+def test_client_accepts_every_compression_that_is_there_unless_told() -> None:
+    transport = ScriptedTransport(unary_response())
+    ConnectClient("http://unit.test", transport=transport).call_unary(UNARY, text())
+    names = [compression.name for compression in DEFAULT_COMPRESSIONS]
+
+    assert transport.only.headers["accept-encoding"].split(", ") == names
 
 
 @pytest.mark.parametrize("send_compression", [None, "gzip"])

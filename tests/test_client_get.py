@@ -81,6 +81,14 @@ def test_get_is_compressed_as_told() -> None:
     assert "content-encoding" not in request.headers
 
 
+@pytest.mark.parametrize(("min_bytes", "compression"), [(2, "gzip"), (3, "gzip"), (4, None)])
+def test_get_is_compressed_from_a_size_on(min_bytes: int, compression: str | None) -> None:
+    client, transport = scripted(unary_response(), send_compression="gzip", compress_min_bytes=min_bytes)
+    client.call_unary(READ, text("a"), use_get=True)
+
+    assert dict(parse_qsl(transport.only.query)).get("compression") == compression
+
+
 def test_get_carries_timeout_metadata_and_what_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     Clock(monkeypatch)
     client, transport = scripted(unary_response())

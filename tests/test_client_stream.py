@@ -107,6 +107,17 @@ def test_messages_are_compressed_as_told(method: TextMethod) -> None:
 
 
 @METHODS
+@pytest.mark.parametrize(("min_bytes", "flags"), [(2, COMPRESSED), (3, COMPRESSED), (4, 0)])
+def test_message_is_compressed_from_a_size_on(method: TextMethod, min_bytes: int, flags: int) -> None:
+    response = stream_response(message("b"), OK_END)
+    client, transport = scripted(response, send_compression="gzip", compress_min_bytes=min_bytes)
+    call(client, method)
+    ((sent, _),) = split_envelopes(transport.only.body)
+
+    assert (sent, transport.only.headers["connect-content-encoding"]) == (flags, "gzip")
+
+
+@METHODS
 def test_empty_message_is_not_compressed(method: TextMethod) -> None:
     client, transport = scripted(stream_response(message("b"), OK_END), send_compression="gzip")
     call(client, method, "")

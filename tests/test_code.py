@@ -67,3 +67,13 @@ def test_http_status_without_an_error_has_its_code(status: int, code: Code) -> N
 @pytest.mark.parametrize("status", [0, 101, 204, 301, 402, 405, 409, 415, 499, 500, 501, 505, 800])
 def test_other_http_statuses_are_unknown(status: int) -> None:
     assert Code.from_http_status(status) is Code.UNKNOWN
+
+
+@pytest.mark.parametrize("code", Code, ids=lambda code: code.value)
+def test_number_of_a_code_leads_back_to_it(code: Code) -> None:
+    assert Code.from_number(code.number) is code
+
+
+@pytest.mark.parametrize("number", [-1, 0, 17, 999_999_999])
+def test_other_numbers_are_unknown(number: int) -> None:
+    assert Code.from_number(number) is Code.UNKNOWN

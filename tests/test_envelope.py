@@ -9,10 +9,17 @@ import pytest
 
 from connect_sync import Code, ConnectError
 from connect_sync.compression import GZIP
-from connect_sync.envelope import open_payload, read_envelopes, wrap
+from connect_sync.envelope import (
+    DEFAULT_COMPRESS_MIN_BYTES,
+    check_compress_min_bytes,
+    open_payload,
+    read_envelopes,
+    wrap,
+    wrap_message,
+)
 from connect_sync.errors import MalformedError
 from connect_sync.http import Body, IterableBody
-from tests.support import ScriptedBody, envelope, error_of
+from tests.support import ScriptedBody, envelope, error_of, split_envelopes
 
 
 class ExactBody(Body):
@@ -38,6 +45,52 @@ def test_envelope_has_no_flags_by_default() -> None:
 
 def test_length_is_big_endian() -> None:
     assert wrap(bytes(0x010203))[:5] == b"\x00\x00\x01\x02\x03"
+
+
+# Messages, compressed from a size on
+
+
+def split_one(data: bytes) -> tuple[int, bytes]:
+    (only,) = split_envelopes(data)
+    return only
+
+
+@pytest.mark.parametrize(("size", "min_bytes"), [(1, 0), (1, 1), (10, 10), (11, 10), (2000, 0)])
+def test_message_of_the_size_or_more_is_compressed(size: int, min_bytes: int) -> None:
+    flags, payload = split_one(wrap_message(b"a" * size, GZIP, min_bytes))
+
+    assert (flags, gzip.decompress(payload)) == (1, b"a" * size)
+
+
+@pytest.mark.parametrize(("size", "min_bytes"), [(1, 2), (9, 10), (1023, DEFAULT_COMPRESS_MIN_BYTES)])
+def test_smaller_message_is_not_compressed(size: int, min_bytes: int) -> None:
+    assert wrap_message(b"a" * size, GZIP, min_bytes) == envelope(b"a" * size)
+
+
+def test_empty_message_is_never_compressed() -> None:
+    assert wrap_message(b"", GZIP, 0) == envelope(b"")
+
+
+def test_message_without_a_compression_is_not_compressed() -> None:
+    assert wrap_message(b"a" * 10, None, 0) == envelope(b"a" * 10)
+
+
+@pytest.mark.parametrize("min_bytes", [0, 10])
+def test_what_follows_a_message_is_in_the_same_piece_as_it_is(min_bytes: int) -> None:
+    data = wrap_message(b"a", GZIP, min_bytes, b"end")
+
+    assert data.endswith(b"end")
+    split_one(data.removesuffix(b"end"))
+
+
+@pytest.mark.parametrize("min_bytes", [0, 1, DEFAULT_COMPRESS_MIN_BYTES])
+def test_size_from_which_on_messages_are_compressed_is_a_number_of_bytes(min_bytes: int) -> None:
+    assert check_compress_min_bytes(min_bytes) == min_bytes
+
+
+def test_size_from_which_on_messages_are_compressed_may_not_be_negative() -> None:
+    with pytest.raises(ValueError, match="compress_min_bytes is -1"):
+        check_compress_min_bytes(-1)
 
 
 # What an envelope holds

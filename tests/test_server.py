@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -90,6 +91,11 @@ def test_limit_is_four_mebibytes_by_default() -> None:
     assert DEFAULT_READ_MAX_BYTES == 4 * 1024 * 1024
 
 
+def test_size_from_which_on_messages_are_compressed_may_not_be_negative() -> None:
+    with pytest.raises(ValueError, match="compress_min_bytes is -1"):
+        serve(UNARY, compress_min_bytes=-1)
+
+
 @pytest.mark.parametrize("compressions", [["gzip", "gzip"], ["unheard-of"]])
 def test_compressions_are_checked_when_the_service_is_built(compressions: list[str]) -> None:
     with pytest.raises(ValueError, match="compression"):
@@ -166,7 +172,10 @@ def test_other_http_method_is_refused_with_those_that_are_allowed(
     ("method", "content_type"),
     [
         (UNARY, "application/connect+proto"),
-        (UNARY, "application/grpc"),
+        (UNARY, "application/grpc+xml"),
+        (UNARY, "application/grpc-web-text2"),
+        (UNARY, "application/grpc; boundary=x"),
+        (UNARY, "application/grpcx"),
         (UNARY, "application/foo"),
         (UNARY, "image/jpeg"),
         (UNARY, "proto"),
@@ -191,7 +200,7 @@ def test_unknown_content_type_is_refused(method: TextMethod, content_type: str) 
 def test_refusal_of_a_content_type_says_what_it_has_to_be() -> None:
     answer = send(serve(UNARY), "POST", UNARY.path, "text/html")
 
-    assert answer.body == b"the content type has to be one of application/proto, application/json\n"
+    assert answer.body.startswith(b"the content type has to be one of application/proto, application/json, ")
 
 
 def test_absent_content_type_is_refused() -> None:
@@ -199,17 +208,23 @@ def test_absent_content_type_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "accept_post"),
+    ("method", "own"),
     [
-        (UNARY, "application/proto, application/json"),
-        (READ, "application/proto, application/json"),
-        (CLIENT_STREAM, "application/connect+proto, application/connect+json"),
-        (SERVER_STREAM, "application/connect+proto, application/connect+json"),
-        (BIDI, "application/connect+proto, application/connect+json"),
+        (UNARY, ["application/proto", "application/json"]),
+        (READ, ["application/proto", "application/json"]),
+        (CLIENT_STREAM, ["application/connect+proto", "application/connect+json"]),
+        (SERVER_STREAM, ["application/connect+proto", "application/connect+json"]),
+        (BIDI, ["application/connect+proto", "application/connect+json"]),
     ],
 )
-def test_refusal_of_a_content_type_lists_those_that_there_are(method: TextMethod, accept_post: str) -> None:
-    assert send(serve(method), "POST", method.path, "text/html").headers["accept-post"] == accept_post
+def test_refusal_of_a_content_type_lists_those_that_there_are(method: TextMethod, own: list[str]) -> None:
+    answer = send(serve(method), "POST", method.path, "text/html")
+
+    assert answer.headers["accept-post"].split(", ") == own + [
+        f"application/{family}{codec}"
+        for family in ("grpc-web", "grpc-web-text", "grpc")
+        for codec in ("+proto", "", "+json")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +244,21 @@ def test_content_type_is_known_in_every_spelling(content_type: str) -> None:
     assert Answer(serve(UNARY)(request)).body == b'"a"'
 
 
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/grpc-web+proto; charset=utf-8",
+        'application/grpc-web+proto;charset="UTF-8"',
+        "Application/GRPC-Web+Proto",
+        " application/grpc-web+proto ;",
+    ],
+)
+def test_content_type_is_answered_without_its_parameters(content_type: str) -> None:
+    request = Request("POST", UNARY.path, Headers({"content-type": content_type}), (envelope(b""),))
+
+    assert serve(UNARY)(request).headers["content-type"] == "application/grpc-web+proto"
+
+
 @EVERY_METHOD
 @pytest.mark.parametrize(
     ("http_method", "path", "content_type"),
@@ -243,6 +273,53 @@ def test_refused_request_is_not_read(
     serve(method)(Request(http_method, path or method.path, headers, body))
 
     assert body.sizes == []
+
+
+# gRPC, where the server has no trailers
+
+GRPC_TYPES = pytest.mark.parametrize(
+    "content_type", ["application/grpc", "application/grpc+proto", "application/grpc+json"]
+)
+
+
+@EVERY_METHOD
+@GRPC_TYPES
+def test_grpc_without_trailers_is_refused_in_plain_words(method: TextMethod, content_type: str) -> None:
+    answer = send(serve(method), "POST", method.path, content_type)
+
+    assert answer.status == 501
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.body.startswith(b"gRPC needs HTTP trailers, and this server offers none for this request")
+
+
+@EVERY_METHOD
+def test_grpc_without_trailers_is_refused_with_nothing_read(method: TextMethod) -> None:
+    body = ScriptedBody(envelope(b""))
+    serve(method)(Request("POST", method.path, Headers({"content-type": "application/grpc"}), body))
+
+    assert body.sizes == []
+
+
+def test_grpc_without_trailers_is_logged_as_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    send(serve(UNARY), "POST", UNARY.path, "application/grpc")
+    (record,) = caplog.records
+
+    assert (record.name, record.levelno) == ("connect_sync.server", logging.WARNING)
+    assert record.getMessage().startswith(f"a gRPC request to {UNARY.path} was refused: gRPC needs HTTP")
+
+
+@pytest.mark.parametrize("content_type", ["application/grpc-web", "application/grpc-web-text"])
+def test_grpc_web_needs_no_trailers(content_type: str) -> None:
+    assert send(serve(UNARY), "POST", UNARY.path, content_type).status == 200
+
+
+@EVERY_METHOD
+@GRPC_TYPES
+def test_grpc_where_the_server_has_trailers_is_answered(method: TextMethod, content_type: str) -> None:
+    headers = Headers({"content-type": content_type})
+    answer = Answer(serve(method)(Request("POST", method.path, headers, accepts_trailers=True)))
+
+    assert (answer.status, answer.headers["content-type"]) == (200, content_type)
 
 
 # Bidirectional methods

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from base64 import urlsafe_b64encode
+from base64 import b64decode, b64encode, urlsafe_b64encode
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,17 @@ from google.protobuf.wrappers_pb2 import StringValue
 from connect_sync import Code, Headers, IdempotencyLevel, Method, StreamKind
 from connect_sync.http import Request
 from connect_sync.server import Service
-from tests.support import BIDI, END, Answer, envelope, join, proto
+from tests.support import (
+    BIDI,
+    END,
+    WEB_END,
+    Answer,
+    envelope,
+    join,
+    proto,
+    split_envelopes,
+    trailer_lines,
+)
 
 SERVICE = "unit.v1.UnitService"
 METHODS: dict[str, Method[Any, Any]] = {
@@ -27,7 +37,13 @@ METHODS: dict[str, Method[Any, Any]] = {
     "twice": Method(SERVICE, "Twice", StringValue, StringValue, StreamKind.SERVER_STREAM),
     "chat": BIDI,
 }
-FORMS = ["proto", "json", "connect+proto", "connect+json"]
+CONNECT_FORMS = ["proto", "json", "connect+proto", "connect+json"]
+GRPC_FORMS = [
+    f"{family}{codec}"
+    for family in ("grpc", "grpc-web", "grpc-web-text")
+    for codec in ("", "+proto", "+json")
+]
+FORMS = CONNECT_FORMS + GRPC_FORMS
 
 
 @pytest.fixture
@@ -38,7 +54,7 @@ def service() -> Service:
         join=join,
         twice=lambda request, ctx: [request, request],
     )
-    return Service(handlers, METHODS, read_max_bytes=2000, compressions=["gzip"])
+    return Service(handlers, METHODS, read_max_bytes=2000, compressions=["gzip"], compress_min_bytes=0)
 
 
 def check_well_formed(answer: Answer) -> None:
@@ -50,13 +66,16 @@ def check_well_formed(answer: Answer) -> None:
         assert flags[-1:] == [END]
         assert set(flags[:-1]) <= {0, 1}
         check_error(answer.end.get("error"))
+    elif content_type.startswith("application/grpc"):
+        assert answer.status == 200
+        check_status(answer, content_type)
     elif answer.status == 200:
         assert content_type in ("application/proto", "application/json")
     elif content_type == "application/json":
         check_error(answer.error)
         assert Code(answer.error["code"]).http_status == answer.status
     else:
-        assert (content_type, answer.status in (404, 405, 415)) == ("text/plain; charset=utf-8", True)
+        assert (content_type, answer.status in (404, 405, 415, 501)) == ("text/plain; charset=utf-8", True)
     # Each of these tests uses handlers that do not fail: the request is to blame for what goes wrong.
     assert b"internal error" not in answer.body
 
@@ -65,6 +84,25 @@ def check_error(error: dict[str, Any] | None) -> None:
     if error is not None:
         Code(error["code"])
         assert set(error) <= {"code", "message", "details"}
+
+
+def check_status(answer: Answer, content_type: str) -> None:
+    body = answer.body
+    if content_type.startswith("application/grpc-web-text"):
+        body = b"".join(b64decode(chunk, validate=True) for chunk in answer.chunks)
+    envelopes = split_envelopes(body)
+    if content_type.startswith("application/grpc-web"):
+        assert answer.trailers is None
+        flags, payload = envelopes.pop()
+        assert flags == WEB_END
+        trailers = Headers(trailer_lines(payload))
+    else:
+        assert answer.trailers is not None
+        trailers = answer.trailers
+    assert {flags for flags, _ in envelopes} <= {0, 1}
+    assert 0 <= int(trailers["grpc-status"]) <= 16
+    assert set(trailers) <= {"grpc-status", "grpc-message", "grpc-status-details-bin"}
+    assert trailers.get("grpc-message") != "internal error"
 
 
 def random_name(random: Random) -> str:
@@ -88,6 +126,17 @@ def random_body(random: Random) -> bytes:
     return message
 
 
+def random_text(random: Random, body: bytes) -> bytes:
+    """Return a body as base64 in pieces, most often undamaged."""
+    cut = random.randrange(len(body) + 1)
+    text = b64encode(body[:cut]) + b64encode(body[cut:])
+    if text and not random.randrange(4):
+        damaged = bytearray(text)
+        damaged[random.randrange(len(damaged))] = random.randrange(256)
+        text = bytes(damaged[: random.randrange(len(damaged) + 1)])
+    return text
+
+
 def random_headers(random: Random) -> dict[str, str]:
     headers = {"content-type": f"application/{random.choice(FORMS)}"}
     values = [
@@ -96,6 +145,7 @@ def random_headers(random: Random) -> dict[str, str]:
         "",
         "1",
         "1000",
+        "1000m",
         "br",
         "gzip;q=0",
         ",",
@@ -105,6 +155,7 @@ def random_headers(random: Random) -> dict[str, str]:
     ]
     names = ["content-encoding", "accept-encoding", "connect-content-encoding", "connect-accept-encoding"]
     names += ["connect-timeout-ms", "connect-protocol-version", "content-type", "host", "x"]
+    names += ["grpc-encoding", "grpc-accept-encoding", "grpc-timeout", "grpc-status", "x-grpc-web"]
     for name in random.sample(names, random.randrange(3)):
         headers[name] = random.choice([*values, "".join(map(chr, random.choices(range(256), k=5)))])
     return headers
@@ -114,9 +165,14 @@ def test_random_posts_are_answered(service: Service) -> None:
     random = Random(12)
     for _ in range(1000):
         data = random_body(random)
+        if not random.randrange(3):
+            data = random_text(random, data)
         cut = random.randrange(len(data) + 1)
         headers = Headers.from_wire(random_headers(random).items())
-        request = Request("POST", random_name(random), headers, [data[:cut], data[cut:]])
+        has_trailers = random.random() < 0.5
+        request = Request(
+            "POST", random_name(random), headers, [data[:cut], data[cut:]], accepts_trailers=has_trailers
+        )
 
         check_well_formed(Answer(service(request)))
 
@@ -132,6 +188,26 @@ def test_random_bodies_in_a_known_form_are_answered(service: Service) -> None:
 
         check_well_formed(answer)
         assert answer.status != 415
+
+
+@pytest.mark.parametrize("form", GRPC_FORMS)
+def test_random_bodies_in_a_form_of_grpc_are_answered(service: Service, form: str) -> None:
+    random = Random(form)
+    for _ in range(300):
+        method = random.choice(list(METHODS.values()))
+        body = random_body(random)
+        if form.startswith("grpc-web-text"):
+            body = random_text(random, body)
+        headers = Headers({"content-type": f"application/{form}"})
+        for name in ("grpc-encoding", "grpc-accept-encoding"):
+            if random.randrange(2):
+                headers[name] = "gzip"
+        cut = random.randrange(len(body) + 1)
+        request = Request("POST", method.path, headers, [body[:cut], body[cut:]], accepts_trailers=True)
+        answer = Answer(service(request))
+
+        check_well_formed(answer)
+        assert answer.headers["content-type"] == f"application/{form}"
 
 
 def test_random_gets_are_answered(service: Service) -> None:
@@ -184,10 +260,13 @@ def test_deeply_nested_json_is_answered(service: Service, form: str) -> None:
     for method in METHODS.values():
         for piece in (b"[", b'{"a":', b'{"fields":[', b'{"@type":'):
             data = piece * 300
-            body = envelope(data) if form.startswith("connect+") else data
+            body = data if form in ("proto", "json") else envelope(data)
+            if form.startswith("grpc-web-text"):
+                body = b64encode(body)
             headers = Headers({"content-type": f"application/{form}"})
+            request = Request("POST", method.path, headers, [body], accepts_trailers=True)
 
-            check_well_formed(Answer(service(Request("POST", method.path, headers, [body]))))
+            check_well_formed(Answer(service(request)))
 
 
 def test_errors_of_random_requests_are_one_line_of_json(service: Service) -> None:

@@ -136,6 +136,12 @@ def test_message_leaves_before_the_next_one_is_asked_for() -> None:
     assert log == ["yields a", "sent", "yields b", "sent"]
 
 
+def test_response_with_one_message_is_of_known_length() -> None:
+    response = post(serve(CLIENT_STREAM), CLIENT_STREAM, envelopes("a"))
+
+    assert response.body == (envelopes("a") + envelope(b"{}", END),)
+
+
 def test_each_message_is_a_chunk() -> None:
     chunks = list(post(serve(SERVER_STREAM, yielding("a", "b")), SERVER_STREAM).body)
 
@@ -219,6 +225,7 @@ def test_unknown_compression_is_unimplemented_and_those_known_are_listed(method:
 
     assert answer.code == "unimplemented"
     assert answer.end["error"]["message"].endswith("supported are gzip, identity")
+    assert answer.headers["connect-accept-encoding"] == "gzip"
     assert body.sizes == []
 
 
@@ -254,6 +261,17 @@ def test_compression_of_http_is_none_of_a_stream(method: TextMethod, name: str) 
 
     assert answer.texts == ["a"]
     assert "content-encoding" not in answer.headers
+
+
+@METHODS
+@pytest.mark.parametrize(("min_bytes", "flags"), [(9, COMPRESSED), (10, COMPRESSED), (11, 0)])
+def test_message_is_compressed_from_a_size_on(method: TextMethod, min_bytes: int, flags: int) -> None:
+    service = serve(method, compress_min_bytes=min_bytes)
+    answer = ask(service, method, envelopes("a" * 8), {"connect-accept-encoding": "gzip"})
+
+    assert len(proto("a" * 8)) == 10
+    assert answer.envelopes[0][0] == flags
+    assert answer.headers["connect-content-encoding"] == "gzip"
 
 
 def test_empty_message_is_not_compressed() -> None:

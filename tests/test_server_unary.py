@@ -128,6 +128,16 @@ def test_response_is_plain_for_a_client_that_does_not_accept_its_own_compression
     assert answer.text == "a"
 
 
+@pytest.mark.parametrize(("min_bytes", "is_compressed"), [(9, True), (10, True), (11, False)])
+def test_message_is_compressed_from_a_size_on(min_bytes: int, is_compressed: bool) -> None:
+    service = serve(UNARY, compress_min_bytes=min_bytes)
+    answer = ask(service, UNARY, proto("a" * 8), {"accept-encoding": "gzip"})
+
+    assert len(proto("a" * 8)) == 10
+    assert answer.headers.get("content-encoding") == ("gzip" if is_compressed else None)
+    assert (gzip.decompress(answer.body) if is_compressed else answer.body) == proto("a" * 8)
+
+
 def test_empty_message_is_not_compressed() -> None:
     answer = ask(serve(UNARY), UNARY, b"", {"accept-encoding": "gzip"})
 

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import sys
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,9 +24,11 @@ from tests.support import (
     BIDI,
     CLIENT_STREAM,
     END,
+    OK_WEB_END,
     READ,
     SERVER_STREAM,
     UNARY,
+    WEB_END,
     Observer,
     TextMethod,
     envelope,
@@ -98,7 +101,7 @@ def environ_of(
     *,
     http_method: str = "POST",
     content_type: str | None = "application/proto",
-    **variables: str,
+    **variables: Any,
 ) -> WSGIEnvironment:
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": http_method,
@@ -198,7 +201,10 @@ def test_client_stream_is_answered() -> None:
         environ_of(CLIENT_STREAM.path, body, content_type="application/connect+proto")
     )
 
-    assert (status, headers) == ("200 OK", {"content-type": "application/connect+proto"})
+    assert (status, headers) == (
+        "200 OK",
+        {"content-type": "application/connect+proto", "content-length": str(len(answer))},
+    )
     assert split_envelopes(answer) == [(0, proto("a,b")), (END, b"{}")]
 
 
@@ -224,9 +230,9 @@ def test_bidirectional_method_is_refused_with_its_body_unread() -> None:
 
 def test_compression_goes_both_ways() -> None:
     environ = environ_of(
-        UNARY.path, gzip.compress(proto("a")), HTTP_CONTENT_ENCODING="gzip", HTTP_ACCEPT_ENCODING="br, gzip"
+        UNARY.path, gzip.compress(proto("a")), HTTP_CONTENT_ENCODING="gzip", HTTP_ACCEPT_ENCODING="foo, gzip"
     )
-    _, headers, body = ask(environ)
+    _, headers, body = ask(environ, UnitApplication(Unit(), compress_min_bytes=0))
 
     assert gzip.decompress(body) == proto("a")
     assert headers["content-length"] == str(len(body))
@@ -478,6 +484,187 @@ def test_body_past_the_limit_is_refused_by_its_announced_length() -> None:
     assert (status, body.tell()) == ("429 Too Many Requests", 0)
 
 
+# Trailers
+
+GUNICORN = "gunicorn.http2.send_trailers"
+EXTENSION = "wsgi.ext.http.send_trailers"
+EXTENSIONS = pytest.mark.parametrize("extension", [GUNICORN, EXTENSION])
+
+
+class Http2Server:
+    """Answers a request as a server with HTTP/2 does, and keeps what it gets to send, in order."""
+
+    def __init__(self, extension: str, environ: WSGIEnvironment, service: Unit | None = None) -> None:
+        self.sent: list[Any] = []
+        environ["SERVER_PROTOCOL"] = "HTTP/2.0"
+        environ[extension] = self.sent.append
+        self.answer = Answer(UnitApplication(service or Unit()), environ)
+
+    def send(self) -> None:
+        """Send the response to its end."""
+        try:
+            self.sent.extend(self.answer.chunks)
+        finally:
+            close_iterator(self.answer.chunks)
+
+
+def grpc_environ(method: TextMethod, value: str = "a", **variables: Any) -> WSGIEnvironment:
+    variables.setdefault("content_type", "application/grpc+proto")
+    return environ_of(method.path, envelope(proto(value)), **variables)
+
+
+@EXTENSIONS
+@pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM, SERVER_STREAM], ids=lambda method: method.name)
+def test_grpc_call_is_answered_with_trailers(extension: str, method: TextMethod) -> None:
+    server = Http2Server(extension, grpc_environ(method))
+    server.send()
+    *chunks, trailers = server.sent
+
+    assert server.answer.status == "200 OK"
+    assert server.answer.headers["content-type"] == "application/grpc+proto"
+    assert chunks == [envelope(proto("a"))]
+    assert trailers == ([("greet-count", "1")] if method is UNARY else []) + [("grpc-status", "0")]
+
+
+@EXTENSIONS
+def test_trailers_are_handed_over_behind_the_last_chunk_and_before_the_end(extension: str) -> None:
+    server = Http2Server(extension, grpc_environ(SERVER_STREAM, "a,b"))
+    for chunk in server.answer.chunks:
+        server.sent.append(chunk)
+    server.sent.append(b"ended")
+    close_iterator(server.answer.chunks)
+
+    assert server.sent == [
+        envelope(proto("a")),
+        envelope(proto("b")),
+        [("grpc-status", "0")],
+        b"ended",
+    ]
+
+
+@EXTENSIONS
+@pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM, SERVER_STREAM], ids=lambda method: method.name)
+def test_response_with_trailers_has_no_length(extension: str, method: TextMethod) -> None:
+    server = Http2Server(extension, grpc_environ(method))
+    server.send()
+
+    assert "content-length" not in server.answer.headers
+
+
+@EXTENSIONS
+@pytest.mark.parametrize(
+    ("method", "value", "variables", "number"),
+    [
+        (UNARY, "not_found", {}, "5"),
+        (UNARY, "a", {"HTTP_GRPC_TIMEOUT": "x"}, "3"),
+        (UNARY, "a", {"HTTP_GRPC_ENCODING": "foo"}, "12"),
+        (BIDI, "a", {}, "12"),
+    ],
+    ids=["handler", "timeout", "compression", "bidirectional"],
+)
+def test_error_is_handed_over_as_trailers(
+    extension: str, method: TextMethod, value: str, variables: Any, number: str
+) -> None:
+    server = Http2Server(extension, grpc_environ(method, value, **variables))
+    server.send()
+    *chunks, trailers = server.sent
+
+    assert (server.answer.status, b"".join(chunks)) == ("200 OK", b"")
+    assert dict(trailers)["grpc-status"] == number
+
+
+@EXTENSIONS
+@pytest.mark.parametrize("read_count", [0, 1, 2])
+def test_response_that_is_given_up_has_no_trailers(extension: str, read_count: int) -> None:
+    service = Unit()
+    server = Http2Server(extension, grpc_environ(SERVER_STREAM, "a,b,c"), service)
+    chunks = iter(server.answer.chunks)
+    for _ in range(read_count):
+        next(chunks)
+    close_iterator(server.answer.chunks)
+
+    assert server.sent == []
+    assert service.events == ["begun", "cleaned up"]
+
+
+@EXTENSIONS
+@pytest.mark.parametrize(
+    ("method", "content_type"),
+    [
+        (UNARY, "application/proto"),
+        (SERVER_STREAM, "application/connect+proto"),
+        (UNARY, "application/grpc-web+proto"),
+        (SERVER_STREAM, "application/grpc-web-text+proto"),
+        (UNARY, "text/html"),
+    ],
+)
+def test_response_of_another_protocol_has_no_trailers(
+    extension: str, method: TextMethod, content_type: str
+) -> None:
+    server = Http2Server(extension, grpc_environ(method, content_type=content_type))
+    server.send()
+
+    assert all(isinstance(sent, bytes) for sent in server.sent)
+
+
+@pytest.mark.parametrize("protocol", ["HTTP/1.0", "HTTP/1.1"])
+def test_trailers_of_http_1_are_none(protocol: str) -> None:
+    sent: list[object] = []
+    environ = grpc_environ(UNARY, SERVER_PROTOCOL=protocol)
+    environ[EXTENSION] = sent.append
+
+    assert ask(environ)[0] == "501 Not Implemented"
+    assert sent == []
+
+
+@pytest.mark.parametrize("protocol", ["HTTP/2", "HTTP/2.0", "HTTP/3"])
+def test_trailers_of_later_http_are_used(protocol: str) -> None:
+    sent: list[object] = []
+    environ = grpc_environ(UNARY, SERVER_PROTOCOL=protocol)
+    environ[EXTENSION] = sent.append
+
+    assert ask(environ)[0] == "200 OK"
+    assert sent == [[("greet-count", "1"), ("grpc-status", "0")]]
+
+
+def test_grpc_on_a_server_without_trailers_is_refused() -> None:
+    status, headers, body = ask(grpc_environ(UNARY))
+
+    assert (status, headers["content-type"]) == ("501 Not Implemented", "text/plain; charset=utf-8")
+    assert headers["content-length"] == str(len(body))
+
+
+# gRPC-Web
+
+
+@pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM], ids=lambda method: method.name)
+def test_grpc_web_response_with_one_message_has_a_length(method: TextMethod) -> None:
+    status, headers, body = ask(grpc_environ(method, content_type="application/grpc-web"))
+    (message, (flags, _)) = split_envelopes(body)
+
+    assert (status, headers["content-length"]) == ("200 OK", str(len(body)))
+    assert (message, flags) == ((0, proto("a")), WEB_END)
+
+
+def test_grpc_web_stream_is_answered_in_chunks() -> None:
+    environ = grpc_environ(SERVER_STREAM, "a,b", content_type="application/grpc-web")
+    answer = Answer(UnitApplication(Unit()), environ)
+    chunks = list(answer.chunks)
+    close_iterator(answer.chunks)
+
+    assert chunks == [envelope(proto("a")), envelope(proto("b")), OK_WEB_END]
+    assert "content-length" not in answer.headers
+
+
+def test_grpc_web_text_is_answered_in_base64() -> None:
+    body = b64encode(envelope(proto("a")))
+    environ = environ_of(CLIENT_STREAM.path, body, content_type="application/grpc-web-text")
+    _, headers, answer = ask(environ)
+
+    assert b64decode(answer, validate=True) == envelope(proto("a")) + OK_WEB_END
+    assert headers["content-length"] == str(len(answer))
+
+
 # How it is built
 
 
@@ -495,11 +682,32 @@ def test_compressions_are_passed_on() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "size", "is_compressed"),
+    [
+        ({}, 1023, False),
+        ({}, 1024, True),
+        ({"compress_min_bytes": 10}, 9, False),
+        ({"compress_min_bytes": 10}, 10, True),
+    ],
+)
+def test_messages_are_compressed_from_a_size_on(
+    options: dict[str, Any], size: int, is_compressed: bool
+) -> None:
+    message = (b'"%b"' % (b"a" * (size - 2)))[:size]
+    environ = environ_of(UNARY.path, message, content_type="application/json", HTTP_ACCEPT_ENCODING="gzip")
+    _, headers, body = ask(environ, UnitApplication(Unit(), **options))
+
+    assert headers.get("content-encoding") == ("gzip" if is_compressed else None)
+    assert (gzip.decompress(body) if is_compressed else body) == message
+
+
+@pytest.mark.parametrize(
     ("options", "error"),
     [
         ({"interceptors": [object()]}, TypeError),
         ({"read_max_bytes": 0}, ValueError),
         ({"compressions": ["unheard-of"]}, ValueError),
+        ({"compress_min_bytes": -1}, ValueError),
     ],
 )
 def test_wrong_argument_is_refused(options: dict[str, Any], error: type[Exception]) -> None:
@@ -536,6 +744,10 @@ def test_random_requests_are_answered_as_pep_3333_says() -> None:
         "application/json",
         "application/connect+proto",
         "application/connect+json",
+        "application/grpc-web",
+        "application/grpc-web+json",
+        "application/grpc-web-text",
+        "application/grpc",
         "",
     ]
     for _ in range(800):
@@ -548,6 +760,7 @@ def test_random_requests_are_answered_as_pep_3333_says() -> None:
             QUERY_STRING=random.choice(["", "encoding=json&message=%22a%22", "\xff=%", "&&"]),
             HTTP_ACCEPT_ENCODING=random.choice(["", "gzip", "\xff"]),
             HTTP_CONNECT_TIMEOUT_MS=random.choice(["1000000", "", "\xff"]),
+            HTTP_GRPC_TIMEOUT=random.choice(["1000000m", "", "\xff"]),
             SCRIPT_NAME=random.choice(["", "/api", UnitApplication.path]),
         )
         status, headers, answer = ask(environ, application)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import ssl
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
@@ -320,6 +319,14 @@ class GunicornHttp2Body(RequestBody):
         if self._ahead:
             data, self._ahead = self._ahead, b""
             return data
+        try:
+            return self._receive()
+        except ConnectError:
+            raise
+        except Exception as error:  # gunicorn has a class of its own for each way to be malformed
+            raise _broken_off() from error
+
+    def _receive(self) -> bytes:
         stream = self._stream
         while not self.is_read:
             chunk: bytes | None = stream.pop_chunk()
@@ -336,24 +343,35 @@ class GunicornHttp2Body(RequestBody):
     def _wait_for_frames(self) -> None:
         stream = self._stream
         connection = self._connection
-        try:
-            if stream.expect_continue and not stream.response_headers_sent:
-                stream.expect_continue = False
-                connection.send_informational(stream.stream_id, 100, [])
-            if self._deadline is not None and not self._has_frames(self._deadline.wait_limit()):
-                raise deadline_exceeded()
+        if stream.expect_continue and not stream.response_headers_sent:
+            stream.expect_continue = False
+            connection.send_informational(stream.stream_id, 100, [])
+        if self._deadline is None:
             connection.pump(stream.stream_id)
-        except ConnectError:
-            raise
-        except Exception as error:  # gunicorn has a class of its own for each way to be malformed
-            raise _broken_off() from error
+            return
+        # A client that goes on sending must not outlast it either.
+        self._deadline.check()
+        if not self._has_frames(self._deadline.wait_limit()):
+            raise deadline_exceeded()
+        # What has arrived may be less than a record of TLS.
+        connection.stream_timeout = self._limit(self._deadline)
+        try:
+            connection.pump(stream.stream_id)
+        finally:
+            connection.stream_timeout = self._stream_timeout
 
     def _has_frames(self, timeout: float) -> bool:
         connection = self._connection
         if connection._deferred_events:
             return True
-        sock = connection.sock
-        return (isinstance(sock, ssl.SSLSocket) and sock.pending() > 0) or wait_for_read(sock, timeout)
+        # TLS may have decrypted more than was asked for.
+        pending = getattr(connection.sock, "pending", None)
+        return (pending is not None and pending() > 0) or wait_for_read(connection.sock, timeout)
+
+    def _limit(self, deadline: Deadline) -> float:
+        """Return what is left of the deadline now, and a moment for its error to leave, in seconds."""
+        limit = deadline.wait_limit() + DRAIN_MAX_MS / 1000
+        return limit if self._stream_timeout is None else min(limit, self._stream_timeout)
 
     def set_deadline(self, deadline: Deadline) -> None:
         """Let no wait for frames outlast ``deadline``."""
@@ -368,13 +386,15 @@ class GunicornHttp2Body(RequestBody):
         # Of the two timeouts that gunicorn may have left on the socket, the shorter is for idle connections.
         timeout = self._stream_timeout
         if self._deadline is not None:
-            limit = self._deadline.wait_limit() + DRAIN_MAX_MS / 1000
-            timeout = connection.stream_timeout = limit if timeout is None else min(limit, timeout)
+            timeout = connection.stream_timeout = self._limit(self._deadline)
         for chunk in chunks:
             connection.sock.settimeout(timeout)
             yield chunk
-            if self._has_frames(0):
-                connection.pump(self._stream.stream_id)
+            try:
+                if self._has_frames(0):
+                    connection.pump(self._stream.stream_id)
+            except Exception as error:  # a connection that is lost, or frames that are malformed
+                raise _peer_left(self._stream.stream_id) from error
             if self._stream.disconnected or connection.is_closed:
                 raise _peer_left(self._stream.stream_id)
 
@@ -431,6 +451,9 @@ def open_body(environ: WSGIEnvironment) -> RequestBody:
         return GunicornBody(stream)
     if module == "gunicorn.http2.request":
         return GunicornHttp2Body(stream)
+    # Envoy has taken any transfer coding off, and leaves no trace of it.
+    if module == "_pyvoy.wsgi" and length is None:
+        return TerminatedBody(stream)
     if length is not None:
         return LengthBody(stream, length)
     if is_terminated:

@@ -158,8 +158,9 @@ class ConnectClient:
         self._prefix_size = len(urlsplit(address).path)
         self._transport = transport or Urllib3Transport(address, pool_manager)
         wrappers = check_interceptors(interceptors)
-        self._protocol = _ENVELOPED[protocol]
-        send_unary = self._send_unary if protocol is Protocol.CONNECT else self._send_enveloped_unary
+        self._protocol = _ENVELOPED[Protocol(protocol)]
+        self._has_get = self._protocol is connect.STREAM
+        send_unary = self._send_unary if self._has_get else self._send_enveloped_unary
         self._unary = intercept(send_unary, StreamKind.UNARY, wrappers)
         self._client_stream = intercept(self._send_client_stream, StreamKind.CLIENT_STREAM, wrappers)
         self._server_stream = intercept(self._send_server_stream, StreamKind.SERVER_STREAM, wrappers)
@@ -197,7 +198,7 @@ class ConnectClient:
             raise ValueError(
                 f"{method.full_name} is not declared NO_SIDE_EFFECTS: it cannot be called by GET"
             )
-        call = self._begin(method, headers, timeout_ms, cancellation, use_get)
+        call = self._begin(method, headers, timeout_ms, cancellation, use_get and self._has_get)
         try:
             return cast(OutputT, self._unary(request, call))
         finally:

@@ -37,6 +37,8 @@ _MAX_TIMEOUT_DIGITS = 99_999_999
 
 # "Percent-Encoded": these stand for themselves, and so do letters and digits.
 _UNENCODED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+# But spaces around a value are none of it to HTTP (RFC 9110, section 5.5).
+_replace_outer_spaces = re.compile(r"^ +| +$").sub
 
 
 class GrpcFamily(EnvelopedProtocol):
@@ -110,7 +112,7 @@ def encode_status(error: ConnectError | None, metadata: Headers | None) -> Heade
         return status
     status[STATUS] = str(error.code.number)
     if error.message:
-        status[MESSAGE] = quote(error.message, safe=_UNENCODED, errors="replace")
+        status[MESSAGE] = _encode_message(error.message)
     if error.details:
         status[DETAILS] = encode_base64(_encode_details(error))
     return status
@@ -135,6 +137,11 @@ def decode_status(status: Headers) -> tuple[ConnectError | None, Headers]:
 
 
 _is_number = re.compile(r"[0-9]{1,9}").fullmatch
+
+
+def _encode_message(message: str) -> str:
+    text = quote(message, safe=_UNENCODED, errors="replace")
+    return _replace_outer_spaces(lambda spaces: "%20" * len(spaces[0]), text)
 
 
 def _decode_message(text: str) -> str:

@@ -90,7 +90,8 @@ class WireProtocol(ABC):
         if found in expected:
             return
         family = expected[0].removesuffix(codec.name)
-        code = Code.INTERNAL if found.startswith(family) else Code.UNKNOWN
+        # gRPC-Web may leave the codec's name out, and the "+" with it.
+        code = Code.INTERNAL if f"{found}+".startswith(family) else Code.UNKNOWN
         raise ConnectError(code, f"the response's content type is {content_type!r}, not {expected[0]!r}")
 
     def is_error_content_type(self, content_type: str) -> bool:

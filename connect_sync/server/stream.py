@@ -50,8 +50,9 @@ class StreamHandler:
             deadline, received, accepted = protocol.read_request(request.headers, endpoint.compressions)
         except ConnectError as error:
             headers = Headers({"content-type": self._content_type})
-            # gRPC, "Compression": a client whose compression is unknown has to hear which ones are not.
-            headers[protocol.accept_encoding] = endpoint.compressions.names or IDENTITY
+            if error.code is Code.UNIMPLEMENTED:
+                # gRPC, "Compression": a client whose compression is unknown has to hear which ones are not.
+                headers[protocol.accept_encoding] = endpoint.compressions.names or IDENTITY
             return Response(200, headers, (protocol.write_end(error, None, trailers),), trailers)
         ctx = RequestContext(endpoint.method, "POST", request.headers, deadline, request.peer)
         body = as_body(request.body)
