@@ -496,6 +496,54 @@ def test_response_of_a_stream_that_has_gone_is_no_error_before_its_first_chunk(
         next(response)
 
 
+# The end of a response that is earlier than that of its request
+
+
+def test_end_of_the_request_that_is_on_its_way_is_awaited(connection: Connection) -> None:
+    _, body = open_request(connection)
+    response = body.iterate_response(Chunks(b"a"))
+    next(response)
+    connection.send(b"late", ends=True)
+
+    assert list(response) == []
+    assert body.is_read
+
+
+def test_request_that_does_not_end_is_not_awaited_for_long(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsgi_adapters.body._HTTP2_END_MS", 10)
+    _, body = open_request(connection)
+
+    assert list(body.iterate_response(Chunks(b"a"))) == [b"a"]
+    assert not body.is_read
+
+
+def test_request_that_goes_on_is_awaited_up_to_a_size(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsgi_adapters.body._HTTP2_END_MS", 10_000)
+    monkeypatch.setattr("wsgi_adapters.body.DRAIN_MAX_BYTES", 3)
+    _, body = open_request(connection)
+    connection.send(b"abc")
+
+    assert list(body.iterate_response(Chunks(b"a"))) == [b"a"]
+    assert not body.is_read
+
+
+def test_reset_while_the_end_of_the_request_is_awaited_ends_the_response(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsgi_adapters.body._HTTP2_END_MS", 10_000)
+    _, body = open_request(connection)
+    response = body.iterate_response(Chunks())
+    connection.client.reset_stream(1, error_code=8)
+    connection.flush()
+
+    with pytest.raises(HTTP2StreamError):
+        next(response)
+
+
 # How long gunicorn may wait for its client
 
 

@@ -32,6 +32,9 @@ DRAIN_MAX_BYTES = 1 << 20
 DRAIN_MAX_MS = 1000
 """For how long an unread body is read on after the response; past it the connection closes."""
 
+_HTTP2_END_MS = 100
+"""For how long the end of a response over HTTP/2 waits for that of its request: it delays an early answer."""
+
 
 # Python reads no numbers of more than some thousand digits; a length of nineteen is past every limit.
 _MAX_DIGITS = 19
@@ -397,6 +400,23 @@ class GunicornHttp2Body(RequestBody):
                 raise _peer_left(self._stream.stream_id) from error
             if self._stream.disconnected or connection.is_closed:
                 raise _peer_left(self._stream.stream_id)
+        self._await_end()
+
+    def _await_end(self) -> None:
+        """Let the request end before the response does, if it is about to.
+
+        gunicorn resets a stream whose response ends first, and answers with another reset what was still on
+        its way: to a proxy, that may be a failure of this call, or of the next one on the connection.
+        """
+        self._deadline = Deadline(_HTTP2_END_MS)
+        drained = 0
+        try:
+            while drained < DRAIN_MAX_BYTES and not self.is_read:
+                drained += len(self.read(READ_SIZE))
+        except ConnectError:
+            # The client is gone, or has more to say than is waited for.
+            if self._stream.disconnected or self._connection.is_closed:
+                raise _peer_left(self._stream.stream_id) from None
 
     def close(self) -> None:
         """Give the connection back as it was. What is left of the body, gunicorn tells the client to keep."""

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from tests.integration.servers import Gunicorn
-from tests.system.scenarios import EXPECTED, PATIENCE, Variant
+from tests.interop.scenarios import EXPECTED, PATIENCE, Variant
 
 _SCRIPT = Path(__file__).resolve().parents[2] / "build" / "system" / "page.js"
 _PAGE = b"""<!doctype html>

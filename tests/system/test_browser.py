@@ -10,8 +10,8 @@ import urllib3
 
 from tests.integration.certificates import Certificates
 from tests.integration.servers import Gunicorn
+from tests.interop.scenarios import EXPECTED, Variant, each_cell
 from tests.system.browser import Browsers, Site, Task
-from tests.system.scenarios import EXPECTED, Variant, each_cell
 
 # Browsers send a request as a whole, and neither client puts more than one message into it.
 _NEVER = ("client_stream", "client_stream_empty", "client_stream_error", "client_stream_metadata", "bidi")

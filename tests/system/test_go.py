@@ -10,8 +10,8 @@ import pytest
 
 from tests.integration.certificates import Certificates
 from tests.integration.servers import Gunicorn
-from tests.system.calls import check
-from tests.system.scenarios import Client, Variant, each_cell
+from tests.interop.calls import check
+from tests.interop.scenarios import Client, Variant, each_cell
 
 _PROGRAMS = Path(__file__).resolve().parents[2] / "build" / "system" / "go"
 

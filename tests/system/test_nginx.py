@@ -11,9 +11,9 @@ import grpc
 import pytest
 from interop.v1.interop_pb2 import InteropRequest, InteropResponse
 
-from tests.integration import grpcio_calls
 from tests.integration.certificates import Certificates
 from tests.integration.servers import Gunicorn
+from tests.interop import grpcio_calls
 
 _PAGE = Path(__file__).resolve().parents[2] / "docs" / "grpc.md"
 

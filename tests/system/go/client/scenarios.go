@@ -63,10 +63,13 @@ func unary(ctx context.Context, client client) (result, error) {
 func unaryGet(ctx context.Context, client client) (result, error) {
 	ctx, call := connect.NewClientContext(ctx)
 	response, err := client.UnarySafely(ctx, &request{Text: "hello"})
-	if http, ok := call.TransportInfo.(*connecthttp.ClientInfo); err == nil && ok && http.HTTPMethod() != "GET" {
-		err = fmt.Errorf("it was called by %s", http.HTTPMethod())
+	if err != nil {
+		return nil, err
 	}
-	return result{"text": response.GetText()}, err
+	if method := call.TransportInfo.(*connecthttp.ClientInfo).HTTPMethod(); method != "GET" {
+		return nil, fmt.Errorf("it was called by %s", method)
+	}
+	return result{"text": response.GetText()}, nil
 }
 
 func clientStream(texts ...string) func(context.Context, client) (result, error) {

@@ -17,7 +17,7 @@ from interop.v1.interop_pb2 import (
 )
 
 from connect_sync import ConnectError, Headers, Protocol, ResponseMetadata, ResponseStream
-from tests.system.scenarios import EXPECTED, Variant
+from tests.interop.scenarios import EXPECTED, Variant
 
 _Result = dict[str, Any]
 

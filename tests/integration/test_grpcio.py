@@ -1,0 +1,76 @@
+"""grpcio's client with gunicorn over HTTP/2.
+
+gunicorn serves the calls of one connection one after the other, so each test has a channel of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from tests.integration.certificates import Certificates
+from tests.integration.channel import Channel
+from tests.integration.servers import Gunicorn, Http2Gunicorn
+from tests.interop import grpcio_calls
+
+
+@pytest.fixture(
+    scope="module",
+    params=itertools.product(["gthread", "gevent"], [False, True]),
+    ids=lambda param: f"{param[0]}, {'TLS' if param[1] else 'plain'}",
+)
+def interop_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[Gunicorn]:
+    """gunicorn with the service of `tests.interop`, with each of the workers that have HTTP/2."""
+    worker, is_tls = request.param
+    cleartext = ("--http2-cleartext", "prior-knowledge")
+    keys = ("--certfile", str(certificates.server), "--keyfile", str(certificates.server))
+    server = Gunicorn(
+        tmp_path_factory.mktemp("grpcio") / "gunicorn.log",
+        worker,
+        *("--http-protocols", "h2,h1"),
+        *(keys if is_tls else cleartext),
+        application="tests.interop.service:application",
+        tls=certificates.client_context() if is_tls else None,
+    )
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("scenario", grpcio_calls.SCENARIOS)
+def test_scenario(interop_server: Gunicorn, certificates: Certificates, scenario: str) -> None:
+    with connect(interop_server, certificates) as calls:
+        grpcio_calls.check(calls, scenario)
+    print(interop_server.new_output())
+
+
+@pytest.fixture
+def calls(http2_server: Http2Gunicorn, certificates: Certificates) -> Iterator[grpc.Channel]:
+    """grpcio's channel to the service that tells what happens to its handlers."""
+    with connect(http2_server, certificates) as calls:
+        yield calls
+
+
+def connect(server: Gunicorn, certificates: Certificates) -> grpc.Channel:
+    authority = None if server.tls is None else certificates.authority.read_bytes()
+    return grpcio_calls.connect(f"127.0.0.1:{server.port}", authority)
+
+
+def test_message_reaches_handler_before_next_is_sent(calls: grpc.Channel, channel: Channel) -> None:
+    grpcio_calls.send_one_by_one(calls, channel)
+
+
+def test_response_arrives_before_next_is_asked_for(calls: grpc.Channel, channel: Channel) -> None:
+    grpcio_calls.receive_one_by_one(calls, channel)
+
+
+def test_generator_is_closed_when_call_is_canceled(calls: grpc.Channel, channel: Channel) -> None:
+    responses = grpcio_calls.repeat(calls, channel, times=-1)
+    assert next(responses).payload == b"x"
+    responses.cancel()
+    channel.go_on_to_the_end()
+    assert "closed" in iter(channel.next_event, "")
