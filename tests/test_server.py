@@ -200,7 +200,9 @@ def test_unknown_content_type_is_refused(method: TextMethod, content_type: str) 
 def test_refusal_of_a_content_type_says_what_it_has_to_be() -> None:
     answer = send(serve(UNARY), "POST", UNARY.path, "text/html")
 
-    assert answer.body.startswith(b"the content type has to be one of application/proto, application/json, ")
+    assert answer.body.startswith(
+        b"the content type is 'text/html', and has to be one of application/proto, application/json, "
+    )
 
 
 def test_absent_content_type_is_refused() -> None:

@@ -87,10 +87,12 @@ class Service:
         if route is None:
             return _plain(404, f"there is no method at {request.path}")
         if request.method == "POST":
-            handle = route.find(request.headers.get("content-type", ""))
+            content_type = request.headers.get("content-type", "")
+            handle = route.find(content_type)
             if handle is None:
                 accepted = route.accept_post
-                return _plain(415, f"the content type has to be one of {accepted}", {"accept-post": accepted})
+                text = f"the content type is {content_type!r}, and has to be one of {accepted}"
+                return _plain(415, text, {"accept-post": accepted})
             return handle(request)
         if request.method == "GET" and route.get is not None:
             return route.get(request)

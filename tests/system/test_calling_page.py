@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_readme import README, Newcomer, read_blocks, sort_blocks
+from tests.integration.newcomer import README, Newcomer, read_blocks, sort_blocks
 
 _HERE = Path(__file__).resolve().parent
 _PAGE = _HERE.parents[1] / "docs" / "calling.md"

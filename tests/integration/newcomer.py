@@ -1,0 +1,163 @@
+"""Pages of the documentation, followed as they stand: by somebody with an empty folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import HTTPError
+
+from tests.integration.wire import PATIENCE
+
+_HERE = Path(__file__).resolve().parent
+README = _HERE.parents[1] / "README.md"
+_ADDRESS = "localhost:8000"
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    section: str
+    file: str | None
+    """The name to save it by, where the line before it says so."""
+    language: str
+    text: str
+
+
+class Steps(NamedTuple):
+    """What there is to do on a page."""
+
+    files: list[Block]
+    examples: list[tuple[Block, Block]]
+    """Commands, each with what it prints."""
+    preparations: list[Block]
+    """Other commands."""
+
+
+def read_blocks(page: Path) -> list[Block]:
+    pattern = r"^## (?P<section>[^\n]+)$|(?:`(?P<file>\S+)`:\n\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$"
+    blocks = []
+    section = ""
+    for match in re.finditer(pattern, page.read_text(), re.MULTILINE | re.DOTALL):
+        if match["section"]:
+            section = match["section"]
+        else:
+            blocks.append(Block(section, match["file"], match["language"], match["text"]))
+    return blocks
+
+
+def sort_blocks(blocks: Sequence[Block]) -> Steps:
+    examples = [(command, output) for command, output in pairwise(blocks) if output.language == "text"]
+    commands = [block for block in blocks if block.language == "sh"]
+    return Steps(
+        files=[block for block in blocks if block.file],
+        examples=examples,
+        preparations=[block for block in commands if block not in [command for command, _ in examples]],
+    )
+
+
+class Newcomer:
+    """Somebody with an empty folder, who does what a page says."""
+
+    def __init__(self, folder: Path, *programs: Path, **variables: str) -> None:
+        """Take the folder, folders of programs to find by their names, and environment variables."""
+        self._folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self._address = f"localhost:{listener.getsockname()[1]}"
+        self._environment = {
+            **os.environ,
+            "PATH": os.pathsep.join(
+                [str(Path(sys.executable).parent), *map(str, programs), os.environ["PATH"]]
+            ),
+            "GUNICORN_CMD_ARGS": f"--config={shlex.quote(str(_HERE / 'gunicorn.conf.py'))}",
+            "NO_PROXY": "localhost",
+            "no_proxy": "localhost",
+            **variables,
+        }
+
+    def save(self, files: Sequence[Block]) -> None:
+        for block in files:
+            assert block.file is not None
+            path = self._folder / block.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text.replace(_ADDRESS, self._address))
+
+    def run(self, command: str) -> str:
+        """Run a command to its end, and return what it has printed."""
+        command = command.replace(_ADDRESS, self._address)
+        if command.startswith("curl ") and shutil.which("curl") is None:
+            return curl(command)
+        done = subprocess.run(
+            ["sh", "-c", command],
+            cwd=self._folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @contextmanager
+    def serving(self, command: str) -> Iterator[None]:
+        """Run a gunicorn, which listens from the beginning of the block to its end."""
+        server = self._start(command)
+        try:
+            yield
+        finally:
+            server.send_signal(signal.SIGINT)
+            try:
+                _, output = server.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                _, output = server.communicate()
+            print(output)
+
+    def _start(self, command: str) -> subprocess.Popen[str]:
+        server = subprocess.Popen(
+            ["sh", "-c", f"exec {command.replace(_ADDRESS, self._address)}"],
+            cwd=self._folder,
+            env=self._environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert server.stderr is not None
+        output = ""
+        for line in server.stderr:
+            output += line
+            if "Listening at" in line:
+                return server
+        server.wait()
+        raise AssertionError(output)
+
+
+def curl(command: str) -> str:
+    """Do what a curl command of the README does, for want of curl."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("--header")
+    parser.add_argument("--data")
+    parser.add_argument("--write-out", default="")
+    options = parser.parse_args(shlex.split(command.replace("\\\n", ""))[1:])
+    name, _, value = options.header.partition(": ")
+    request = urllib.request.Request(options.url, options.data.encode(), {name: value})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        response = opener.open(request, timeout=PATIENCE)
+    except HTTPError as error:
+        response = error
+    with response:
+        end = options.write_out.replace(r"\n", "\n").replace("%{http_code}", str(response.status))
+        return f"{response.read().decode()}{end}"
