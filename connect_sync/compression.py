@@ -10,6 +10,7 @@ gzip and deflate are of the standard library. The others need packages, and are 
 from __future__ import annotations
 
 import importlib
+import re
 import struct
 import sys
 import zlib
@@ -256,16 +257,17 @@ class Snappy:
 
         It is measured before anything is made.
         """
-        chunks = [self._STREAM_IDENTIFIER]
+        # Not a list: of empty chunks there may be many.
+        chunks = bytearray(self._STREAM_IDENTIFIER)
         size = 0
         try:
             for chunk in self._data_chunks(data):
                 size += self._size(chunk)
                 if size > max_bytes:
                     raise message_too_large(max_bytes)
-                chunks.append(chunk)
+                chunks += chunk
             # This checks the checksums, too.
-            return bytes(self._snappy.decompress(b"".join(chunks)))
+            return bytes(self._snappy.decompress(bytes(chunks)))
         except self._error as error:
             raise _damaged(self.name, "it is damaged") from error
 
@@ -364,12 +366,15 @@ class Compressions:
         """Take the compressions in order of preference.
 
         Raises:
-            ValueError: Two share a name, one is named ``identity``, or there is none of a name.
+            ValueError: Two share a name, one is named ``identity`` or by other characters than
+                ``a-z 0-9 - _ .``, or there is none of a name.
         """
         self._by_name: dict[str, Compression] = {}
         for compression in map(find_compression, compressions):
             if compression.name == IDENTITY:
                 raise ValueError(f"{IDENTITY!r} is the name of no compression")
+            if not _is_name(compression.name):
+                raise ValueError(f"{compression.name!r} is not a name as headers have it: a-z 0-9 - _ .")
             if compression.name in self._by_name:
                 raise ValueError(f"two compressions named {compression.name!r}")
             self._by_name[compression.name] = compression
@@ -428,6 +433,9 @@ def find_compression(compression: Compression | str) -> Compression:
             raise ValueError(str(_absent(compression)))
     names = ", ".join(known.name for known in DEFAULT_COMPRESSIONS)
     raise ValueError(f"there is no compression {compression!r}, only {names}")
+
+
+_is_name = re.compile(r"[a-z0-9._\-]+").fullmatch
 
 
 def _is_zero_weight(parameters: str) -> bool:

@@ -38,22 +38,22 @@ def check_compress_min_bytes(compress_min_bytes: int) -> int:
     return compress_min_bytes
 
 
-def wrap(payload: bytes, flags: int = 0) -> bytes:
-    """Put a payload into an envelope."""
-    return b"%c%b%b" % (flags, len(payload).to_bytes(4, "big"), payload)
+def wrap(payload: bytes, flags: int = 0, end: bytes = b"") -> bytes:
+    """Put a payload into an envelope; ``end`` is what follows in the same piece."""
+    return b"%c%b%b%b" % (flags, len(payload).to_bytes(4, "big"), payload, end)
 
 
-def wrap_message(data: bytes, compression: Compression | None, min_bytes: int, end: bytes = b"") -> bytes:
-    """Put a serialized message into an envelope, compressed if it has ``min_bytes`` bytes or more.
-
-    ``end`` is what follows in the same piece.
-    """
-    flags = 0
+def compress_message(data: bytes, compression: Compression | None, min_bytes: int) -> tuple[bytes, int]:
+    """Return the payload and the flags for a serialized message: compressed from ``min_bytes`` bytes on."""
     # No bytes are never compressed: see `open_payload`.
     if compression is not None and data and len(data) >= min_bytes:
-        data = compression.compress(data)
-        flags = COMPRESSED
-    return b"%c%b%b%b" % (flags, len(data).to_bytes(4, "big"), data, end)
+        return compression.compress(data), COMPRESSED
+    return data, 0
+
+
+def wrap_message(data: bytes, compression: Compression | None, min_bytes: int) -> bytes:
+    """Put a serialized message into an envelope, compressed from ``min_bytes`` bytes on."""
+    return wrap(*compress_message(data, compression, min_bytes))
 
 
 def open_payload(flags: int, payload: bytes, compression: Compression | None, max_bytes: int) -> bytes:

@@ -482,18 +482,16 @@ def test_response_does_not_wait_for_a_client_that_says_nothing(connection: Conne
     assert list(body.iterate_response(Chunks(b"a", b"b"))) == [b"a", b"b"]
 
 
-def test_response_of_a_stream_that_has_gone_is_no_error_before_its_first_chunk(
-    connection: Connection,
-) -> None:
+def test_response_of_a_stream_that_has_gone_is_not_begun(connection: Connection) -> None:
     _, body = open_request(connection)
     connection.client.reset_stream(1, error_code=8)
     connection.flush()
     assert code_of(body) is Code.INVALID_ARGUMENT
-    response = body.iterate_response(Chunks(b"a", b"b"))
+    chunks = Chunks(b"a")
 
-    assert next(response) == b"a"
     with pytest.raises(HTTP2StreamError):
-        next(response)
+        next(body.iterate_response(chunks))
+    assert chunks.count == 0
 
 
 # The end of a response that is earlier than that of its request
@@ -566,37 +564,47 @@ def test_sends_are_bounded_by_the_deadline_and_a_moment_for_its_error(
     next(body.iterate_response(Chunks(b"a")))
 
     assert connection.server.sock.gettimeout() == pytest.approx(2.0)
-    assert connection.server.stream_timeout == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize(("own", "expected"), [(0.5, 0.5), (60, 2.5), (None, 2.5)])
-def test_shorter_timeout_of_gunicorn_holds(
-    connection: Connection, own: float | None, expected: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Clock(monkeypatch)
-    connection.server.stream_timeout = own
+def test_chunk_is_cut_to_what_the_client_makes_room_for(connection: Connection) -> None:
+    connection.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2})
     _, body = open_request(connection, ends=True)
-    body.set_deadline(Deadline(1500))
-    next(body.iterate_response(Chunks(b"a")))
+    body.set_deadline(Deadline(10_000))
+    response = body.iterate_response(Chunks(b"abc"))
+    connection.server.send_response_headers(1, 200, [])
 
-    assert connection.server.stream_timeout == pytest.approx(expected)
+    piece = next(response)
+    connection.server.send_data(1, piece)
+    connection.client.increment_flow_control_window(5, stream_id=1)
+    connection.flush()
+
+    assert (piece, list(response)) == (b"ab", [b"c"])
+
+
+def test_client_that_makes_no_room_is_given_up_at_the_deadline(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsgi_adapters.body.DRAIN_MAX_MS", 0)
+    connection.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    _, body = open_request(connection, ends=True)
+    body.set_deadline(Deadline(10))
+
+    with pytest.raises(HTTP2StreamError):
+        next(body.iterate_response(Chunks(b"abc")))
 
 
 @pytest.mark.parametrize("own", [30, None])
-@pytest.mark.parametrize("read_count", [0, 1])
-def test_timeout_of_gunicorn_is_restored_by_close(
-    connection: Connection, own: float | None, read_count: int
-) -> None:
-    connection.server.stream_timeout = own
-    _, body = open_request(connection, ends=True)
+def test_socket_is_given_back_as_it_was(connection: Connection, own: float | None) -> None:
+    connection.server.sock.settimeout(own)
+    connection.begin(ends=True)
+    (request,) = connection.server.receive_data(connection.server.sock.recv(1 << 16))
+    body = body_of(request)
     body.set_deadline(Deadline(1500))
-    response = body.iterate_response(Chunks(b"a", b"b"))
-    for _ in range(read_count):
-        next(response)
+    next(body.iterate_response(Chunks(b"a", b"b")))
     body.close()
     body.close()
 
-    assert connection.server.stream_timeout == own
+    assert connection.server.sock.gettimeout() == own
 
 
 def test_unread_body_is_not_read_when_it_is_closed(connection: Connection) -> None:

@@ -418,19 +418,26 @@ def test_response_of_another_status_has_its_code(method: TextMethod, status: int
 
 
 @METHODS
-@pytest.mark.parametrize(
-    "headers",
-    [{"content-type": "application/json"}, {"grpc-status": "5", "grpc-message": "m"}],
-    ids=["JSON", "a status of gRPC"],
-)
-def test_nothing_but_the_status_of_http_is_read_where_it_is_another(
-    method: TextMethod, headers: dict[str, str]
-) -> None:
+def test_body_of_a_response_of_another_status_is_not_read(method: TextMethod) -> None:
     body = ScriptedBody(b'{"code":"aborted"}')
-    error = fail(method, web_response(headers=headers, status=503, body=body))
+    error = fail(method, web_response(headers={"content-type": "application/json"}, status=503, body=body))
 
     assert error.code is Code.UNAVAILABLE
     assert body.sizes == []
+
+
+@METHODS
+def test_status_of_grpc_in_a_response_of_another_status_is_the_error(method: TextMethod) -> None:
+    error = fail(method, web_response(headers={"grpc-status": "5", "grpc-message": "m"}, status=503))
+
+    assert (error.code, error.message) == (Code.NOT_FOUND, "m")
+
+
+@METHODS
+def test_status_of_grpc_that_tells_of_no_error_is_none(method: TextMethod) -> None:
+    error = fail(method, web_response(headers={"grpc-status": "0"}, status=503))
+
+    assert error.code is Code.UNAVAILABLE
 
 
 # The end

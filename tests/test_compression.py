@@ -705,6 +705,12 @@ def test_identity_is_no_compression_to_offer() -> None:
         Compressions([Reverse("identity")])
 
 
+@pytest.mark.parametrize("name", ["XZ", "x z", "x\n", ""])
+def test_name_that_headers_cannot_have_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="not a name"):
+        Compressions([Reverse(name)])
+
+
 @pytest.mark.parametrize("name", ["lzma", "", "identity", "brotli", "BR"])
 def test_unknown_name_is_refused(name: str) -> None:
     with pytest.raises(

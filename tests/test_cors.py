@@ -344,6 +344,8 @@ def test_credentials_are_not_allowed_to_all_origins() -> None:
         f"{PAGE}/path",
         "https://EXAMPLE.com",
         "https://*.example.com",
+        "https://example.com:443",
+        "http://example.com:80",
         "https://me@example.com",
         "https://a.example, https://b.example",
         "https://",

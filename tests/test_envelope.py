@@ -12,6 +12,7 @@ from connect_sync.compression import GZIP
 from connect_sync.envelope import (
     DEFAULT_COMPRESS_MIN_BYTES,
     check_compress_min_bytes,
+    compress_message,
     open_payload,
     read_envelopes,
     wrap,
@@ -77,7 +78,7 @@ def test_message_without_a_compression_is_not_compressed() -> None:
 
 @pytest.mark.parametrize("min_bytes", [0, 10])
 def test_what_follows_a_message_is_in_the_same_piece_as_it_is(min_bytes: int) -> None:
-    data = wrap_message(b"a", GZIP, min_bytes, b"end")
+    data = wrap(*compress_message(b"a", GZIP, min_bytes), b"end")
 
     assert data.endswith(b"end")
     split_one(data.removesuffix(b"end"))

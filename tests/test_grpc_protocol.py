@@ -539,3 +539,10 @@ def test_random_statuses_are_read() -> None:
         error, _ = decode_status(Headers.from_wire(pairs))
 
         assert error is None or isinstance(error.code, Code)
+
+
+def test_message_of_many_spaces_is_encoded_in_no_time() -> None:
+    # Where the time grows by the square of their number, this takes longer than the test may.
+    text = "a" + " " * (4 << 20) + "b"
+
+    assert encode_status(ConnectError(Code.INTERNAL, text), None)["grpc-message"] == text

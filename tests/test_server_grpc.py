@@ -880,3 +880,27 @@ def test_all_forms_say_the_same(method: TextMethod) -> None:
     for answer in answers:
         del answer.headers["content-type"]
     assert len({repr((a.envelopes, a.headers, sorted(a.trailers.multi_items()))) for a in answers}) == 1
+
+
+class Broken:
+    """A compression that fails."""
+
+    name = "broken"
+
+    def compress(self, data: bytes) -> bytes:
+        raise RuntimeError("secret")
+
+    def decompress(self, data: bytes, max_bytes: int) -> bytes:
+        return data
+
+
+@FORM
+@METHODS
+def test_compression_that_fails_is_an_internal_error(
+    form: str, method: TextMethod, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = serve(method, compressions=[Broken()])
+    answer = ask(form, service, method, envelope(proto("a")), {"grpc-accept-encoding": "broken"})
+
+    assert (answer.trailers["grpc-status"], answer.trailers["grpc-message"]) == ("13", "internal error")
+    assert "secret" in caplog.text

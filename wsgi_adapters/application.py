@@ -98,7 +98,7 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         if size is not None:
             headers.append(("content-length", str(size)))
         start_response(_STATUS_LINES[response.status], headers)
-        if size is not None and size <= _UNHURRIED_BYTES and body.is_read:
+        if size is not None and size <= _UNHURRIED_BYTES and body.is_read and body.is_sent_at_once:
             return chunks
         return _ResponseBody(chunks, body)
 

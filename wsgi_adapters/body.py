@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
-
-from urllib3.util.wait import wait_for_read
 
 from connect_sync.code import Code
 from connect_sync.deadline import Deadline, deadline_exceeded
@@ -34,6 +33,15 @@ DRAIN_MAX_MS = 1000
 
 _HTTP2_END_MS = 100
 """For how long the end of a response over HTTP/2 waits for that of its request: it delays an early answer."""
+
+_READS_BETWEEN_CHUNKS = 16
+"""How often at most to read frames between two chunks of a response: TLS hands over a record at a time."""
+
+_CANCEL = 0x8
+"""The error of HTTP/2 for a stream that is not needed any more (RFC 9113, section 7)."""
+
+_LEAST_TIMEOUT = 0.001
+"""Seconds for a send whose time is up: 0 would mean another mode to a socket."""
 
 
 # Python reads no numbers of more than some thousand digits; a length of nineteen is past every limit.
@@ -53,6 +61,8 @@ class RequestBody(Body):
 
     is_read: bool
     """Whether nothing of the body is left to be read."""
+    is_sent_at_once: bool = True
+    """Whether the server sends a small response without waiting for its client."""
 
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Return an iterator over the chunks of the response, to be sent one after the other.
@@ -295,12 +305,14 @@ class GunicornHttp2Body(RequestBody):
 
     The frames of all of a connection's streams are read by whoever waits for one of them: by this body
     until it has data of its own stream, and between two chunks of the response, since nobody else would
-    hear there that the client has given the stream up.
+    hear there that the client has given the stream up. Within a deadline, gunicorn itself is never let
+    wait: it would count anew with each byte that the client sends or takes, and reset the stream in the end.
     """
 
-    __slots__ = ("_ahead", "_connection", "_deadline", "_stream", "_stream_timeout", "is_read")
+    __slots__ = ("_ahead", "_connection", "_deadline", "_socket_timeout", "_stream", "is_read")
 
     is_read: bool
+    is_sent_at_once = False
 
     def __init__(self, stream: Any) -> None:
         """Read ``stream``, gunicorn's own ``wsgi.input``."""
@@ -309,8 +321,8 @@ class GunicornHttp2Body(RequestBody):
         self._ahead: bytes = stream.read(buffered) if buffered else b""
         self._stream = stream._stream
         self._connection = stream._stream.connection
-        self._stream_timeout: float | None = self._connection.stream_timeout
         self._deadline: Deadline | None = None
+        self._socket_timeout: float | None = self._connection.sock.gettimeout()
         self.is_read = False
 
     def read(self, size: int) -> bytes:
@@ -331,6 +343,7 @@ class GunicornHttp2Body(RequestBody):
 
     def _receive(self) -> bytes:
         stream = self._stream
+        connection = self._connection
         while not self.is_read:
             chunk: bytes | None = stream.pop_chunk()
             if chunk:
@@ -338,43 +351,39 @@ class GunicornHttp2Body(RequestBody):
             if stream.body_complete:
                 self.is_read = True
                 break
-            if stream.disconnected or self._connection.is_closed:
+            if self._has_left():
                 raise _broken_off()
-            self._wait_for_frames()
+            if stream.expect_continue and not stream.response_headers_sent:
+                stream.expect_continue = False
+                connection.send_informational(stream.stream_id, 100, [])
+            if self._deadline is None:
+                connection.pump(stream.stream_id)
+                continue
+            # A client that goes on sending must not outlast it either.
+            self._deadline.check()
+            if not self._read_frames(self._deadline.wait_limit()):
+                raise deadline_exceeded()
         return b""
 
-    def _wait_for_frames(self) -> None:
-        stream = self._stream
-        connection = self._connection
-        if stream.expect_continue and not stream.response_headers_sent:
-            stream.expect_continue = False
-            connection.send_informational(stream.stream_id, 100, [])
-        if self._deadline is None:
-            connection.pump(stream.stream_id)
-            return
-        # A client that goes on sending must not outlast it either.
-        self._deadline.check()
-        if not self._has_frames(self._deadline.wait_limit()):
-            raise deadline_exceeded()
-        # What has arrived may be less than a record of TLS.
-        connection.stream_timeout = self._limit(self._deadline)
-        try:
-            connection.pump(stream.stream_id)
-        finally:
-            connection.stream_timeout = self._stream_timeout
+    def _has_left(self) -> bool:
+        return bool(self._stream.disconnected or self._connection.is_closed)
 
-    def _has_frames(self, timeout: float) -> bool:
+    def _read_frames(self, timeout: float) -> bool:
+        """Read frames for at most ``timeout`` seconds, and tell whether that was enough."""
         connection = self._connection
         if connection._deferred_events:
+            connection.pump(self._stream.stream_id)  # they have been read before
             return True
-        # TLS may have decrypted more than was asked for.
-        pending = getattr(connection.sock, "pending", None)
-        return (pending is not None and pending() > 0) or wait_for_read(connection.sock, timeout)
-
-    def _limit(self, deadline: Deadline) -> float:
-        """Return what is left of the deadline now, and a moment for its error to leave, in seconds."""
-        limit = deadline.wait_limit() + DRAIN_MAX_MS / 1000
-        return limit if self._stream_timeout is None else min(limit, self._stream_timeout)
+        before = connection.sock.gettimeout()
+        connection.sock.settimeout(timeout)
+        try:
+            data = connection.sock.recv(READ_SIZE)
+        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
+            return False
+        finally:
+            connection.sock.settimeout(before)
+        connection.pending_requests.extend(connection.receive_data(data))
+        return True
 
     def set_deadline(self, deadline: Deadline) -> None:
         """Let no wait for frames outlast ``deadline``."""
@@ -383,24 +392,53 @@ class GunicornHttp2Body(RequestBody):
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the chunks, until the client gives the stream up.
 
-        No send outlasts what is left of the deadline now, and a moment for its error to leave.
+        No send outlasts what is left of the deadline now, and a moment for its error to leave: chunks are
+        cut to what the client has opened its window for.
         """
-        connection = self._connection
-        # Of the two timeouts that gunicorn may have left on the socket, the shorter is for idle connections.
-        timeout = self._stream_timeout
+        limit = None
         if self._deadline is not None:
-            timeout = connection.stream_timeout = self._limit(self._deadline)
+            limit = Deadline(self._deadline.remaining() * 1000 + DRAIN_MAX_MS)
+        self._check_peer()
         for chunk in chunks:
-            connection.sock.settimeout(timeout)
-            yield chunk
-            try:
-                if self._has_frames(0):
-                    connection.pump(self._stream.stream_id)
-            except Exception as error:  # a connection that is lost, or frames that are malformed
-                raise _peer_left(self._stream.stream_id) from error
-            if self._stream.disconnected or connection.is_closed:
-                raise _peer_left(self._stream.stream_id)
+            if limit is None:
+                # Of the two timeouts that gunicorn may have left here, one is for idle connections.
+                self._connection.sock.settimeout(self._connection.stream_timeout)
+                yield chunk
+            else:
+                yield from self._within(limit, chunk)
+            for _ in range(_READS_BETWEEN_CHUNKS):
+                if not self._look_for_frames(0):
+                    break
         self._await_end()
+
+    def _within(self, limit: Deadline, chunk: bytes) -> Iterator[bytes]:
+        """Yield a chunk in pieces that can be sent at once, as the client makes room for them."""
+        h2_connection = self._connection.h2_conn
+        stream_id = self._stream.stream_id
+        while True:
+            window = h2_connection.local_flow_control_window(stream_id) if chunk else 0
+            piece, chunk = chunk[:window], chunk[window:]
+            if piece or not chunk:
+                self._connection.sock.settimeout(limit.wait_limit() or _LEAST_TIMEOUT)
+                yield piece
+            if not chunk:
+                return
+            if not self._look_for_frames(limit.wait_limit()):
+                self._connection.abort_stream(stream_id, _CANCEL)
+                raise _peer_left(stream_id)
+
+    def _look_for_frames(self, timeout: float) -> bool:
+        """Read frames as `_read_frames` does; raise what gunicorn takes for a client that has left."""
+        try:
+            is_read = self._read_frames(timeout)
+        except Exception as error:  # a connection that is lost, or frames that are malformed
+            raise _peer_left(self._stream.stream_id) from error
+        self._check_peer()
+        return is_read
+
+    def _check_peer(self) -> None:
+        if self._has_left():
+            raise _peer_left(self._stream.stream_id)
 
     def _await_end(self) -> None:
         """Let the request end before the response does, if it is about to.
@@ -414,13 +452,11 @@ class GunicornHttp2Body(RequestBody):
             while drained < DRAIN_MAX_BYTES and not self.is_read:
                 drained += len(self.read(READ_SIZE))
         except ConnectError:
-            # The client is gone, or has more to say than is waited for.
-            if self._stream.disconnected or self._connection.is_closed:
-                raise _peer_left(self._stream.stream_id) from None
+            self._check_peer()  # if it is there, it has more to say than is waited for
 
     def close(self) -> None:
-        """Give the connection back as it was. What is left of the body, gunicorn tells the client to keep."""
-        self._connection.stream_timeout = self._stream_timeout
+        """Give the socket back as it was. What is left of the body, gunicorn tells the client to keep."""
+        self._connection.sock.settimeout(self._socket_timeout)
 
 
 def _peer_left(stream_id: int) -> Exception:

@@ -50,6 +50,8 @@ EXPOSE_HEADERS = (
 # As browsers write it: in lower case and without a path. They write "null" for pages without an origin, such
 # as sandboxed frames of anybody's.
 _is_origin = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9_\-.:\[\]]+").fullmatch
+# Browsers leave out the port that is the scheme's own.
+_has_default_port = re.compile(r"http:.*:80|https:.*:443").fullmatch
 _is_name = re.compile(r"[0-9A-Za-z_\-.]+").fullmatch
 
 
@@ -149,7 +151,7 @@ def _checked_origins(origins: Iterable[str]) -> Iterator[str]:
     if isinstance(origins, str):
         raise TypeError(f"allow_origins takes several, such as [{origins!r}], or '*' for all")
     for origin in origins:
-        if not _is_origin(origin):
+        if not _is_origin(origin) or _has_default_port(origin):
             raise ValueError(f"{origin!r} is not an origin as browsers write it, such as https://example.com")
         yield origin
 

@@ -462,7 +462,12 @@ class ConnectClient:
                     raise http_error(response.status, path) from error
                 raise
             raise connect.decode_error(response.status, data, path)
-        raise http_error(response.status, path)
+        # gRPC, "HTTP to gRPC Status Code Mapping": the HTTP status speaks where there is no other.
+        failure, trailers = protocol.find_end(response.headers) or (None, None)
+        if failure is None or trailers is None:
+            raise http_error(response.status, path)
+        call.set_response_trailers(trailers)
+        raise failure
 
     def _read_body(self, headers: Headers, body: Body) -> bytes:
         """Read a bare message, or a bare error."""

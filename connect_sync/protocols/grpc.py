@@ -37,8 +37,6 @@ _MAX_TIMEOUT_DIGITS = 99_999_999
 
 # "Percent-Encoded": these stand for themselves, and so do letters and digits.
 _UNENCODED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
-# But spaces around a value are none of it to HTTP (RFC 9110, section 5.5).
-_replace_outer_spaces = re.compile(r"^ +| +$").sub
 
 
 class GrpcFamily(EnvelopedProtocol):
@@ -141,7 +139,12 @@ _is_number = re.compile(r"[0-9]{1,9}").fullmatch
 
 def _encode_message(message: str) -> str:
     text = quote(message, safe=_UNENCODED, errors="replace")
-    return _replace_outer_spaces(lambda spaces: "%20" * len(spaces[0]), text)
+    # Spaces around a value are none of it to HTTP (RFC 9110, section 5.5).
+    without_leading = text.lstrip(" ")
+    inner = without_leading.rstrip(" ")
+    leading = len(text) - len(without_leading)
+    trailing = len(without_leading) - len(inner)
+    return "%20" * leading + inner + "%20" * trailing
 
 
 def _decode_message(text: str) -> str:

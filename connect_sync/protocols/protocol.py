@@ -98,6 +98,10 @@ class WireProtocol(ABC):
         """Tell whether the body of a response whose status is not 200 may hold the call's error."""
         return False
 
+    def find_end(self, headers: Headers) -> tuple[ConnectError | None, Headers] | None:
+        """Return the end of a response that its headers hold, where its body does not; else None."""
+        return None
+
 
 class EnvelopedProtocol(WireProtocol):
     """A protocol whose messages travel in envelopes."""
@@ -135,10 +139,6 @@ class EndEnvelopeProtocol(EnvelopedProtocol):
         Raises:
             ConnectError: ``internal``, if it is malformed.
         """
-
-    def find_end(self, headers: Headers) -> tuple[ConnectError | None, Headers] | None:
-        """Return the end of a response whose body is empty; None if its headers do not hold it."""
-        return None
 
     def write_end(
         self, error: ConnectError | None, metadata: Headers | None, trailers: Headers | None

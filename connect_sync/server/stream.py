@@ -16,7 +16,7 @@ from connect_sync.codec import Codec, encode_message
 from connect_sync.compression import IDENTITY, Compression
 from connect_sync.context import RequestContext
 from connect_sync.deadline import Deadline
-from connect_sync.envelope import open_payload, read_envelopes, wrap_message
+from connect_sync.envelope import compress_message, open_payload, read_envelopes, wrap, wrap_message
 from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
 from connect_sync.http import Body, Request, Response, as_body, close_iterator
@@ -97,14 +97,13 @@ class StreamHandler:
             message = endpoint.call(requests if self._takes_stream else _only(requests), ctx)
             if deadline is not None:
                 deadline.check()
-            payload = encode_message(self._codec, message, endpoint.method.output)
+            data = encode_message(self._codec, message, endpoint.method.output)
+            payload = compress_message(data, accepted, endpoint.compress_min_bytes)
         except Exception as raised:
             error = endpoint.to_connect_error(raised)
         _, metadata = ctx.response_metadata()
         end = self._protocol.write_end(error, metadata, trailers)
-        if payload is None:
-            return end
-        return wrap_message(payload, accepted, endpoint.compress_min_bytes, end)
+        return end if payload is None else wrap(*payload, end)
 
     def _stream(
         self,

@@ -22,14 +22,20 @@ class Certificates:
         self.server = self._write("server.pem", self._server.private_key_and_cert_chain_pem)
 
     def client_context(
-        self, *, certificate: Literal["none", "known", "unknown"] = "none", is_server_known: bool = True
+        self,
+        *,
+        certificate: Literal["none", "known", "unknown"] = "none",
+        is_server_known: bool = True,
+        is_http2: bool = False,
     ) -> ssl.SSLContext:
-        """Return how a client sees to TLS: with which certificate of its own, and trusting whom."""
+        """Return how a client sees to TLS: with which certificate of its own, trusting whom, for what."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         (self._authority if is_server_known else self._stranger).configure_trust(context)
         if certificate != "none":
             issuer = self._authority if certificate == "known" else self._stranger
             issuer.issue_cert("client@example.com").configure_cert(context)
+        if is_http2:
+            context.set_alpn_protocols(["h2"])
         return context
 
     def server_context(self) -> ssl.SSLContext:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import urllib3
@@ -12,7 +12,7 @@ import urllib3
 from tests.integration.certificates import Certificates
 from tests.integration.channel import Channel
 from tests.integration.scripted import Script, ScriptedServer, Serve
-from tests.integration.servers import Gunicorn
+from tests.integration.servers import Gunicorn, Http2Gunicorn, Tls
 
 
 @pytest.fixture(scope="session")
@@ -20,12 +20,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
-class Tls(Enum):
-    """Who shows a certificate."""
-
-    NOBODY = "plain"
-    SERVER = "TLS"
-    BOTH = "mutual TLS"
+_Key = tuple[str, Tls]
+_GunicornT = TypeVar("_GunicornT", bound=Gunicorn)
 
 
 class Servers:
@@ -34,39 +30,73 @@ class Servers:
     def __init__(self, directory: Path, certificates: Certificates) -> None:
         self._directory = directory
         self._certificates = certificates
-        self._running: dict[tuple[str, Tls], Gunicorn] = {}
+        self._running: dict[_Key, Gunicorn] = {}
+        self._running_http2: dict[_Key, Http2Gunicorn] = {}
         self._started = 0
 
     def lend(self, worker: str, tls: Tls = Tls.NOBODY) -> Iterator[Gunicorn]:
         """Yield a server, for one test. What it wrote is shown if the test fails."""
-        key = (worker, tls)
-        if key not in self._running:
-            self._running[key] = self._start(worker, tls)
-        server = self._running[key]
+        return self._lend(self._running, (worker, tls), self._start)
+
+    def lend_http2(self, worker: str, tls: Tls) -> Iterator[Http2Gunicorn]:
+        """Yield a server that speaks HTTP/2, in the same way."""
+        return self._lend(self._running_http2, (worker, tls), self._start_http2)
+
+    def stop(self) -> None:
+        running = [*self._running.values(), *self._running_http2.values()]
+        for server in running:
+            server.ask_to_stop()
+        for server in running:
+            server.wait_for_end()
+
+    def _lend(
+        self, running: dict[_Key, _GunicornT], key: _Key, start: Callable[[str, Tls], _GunicornT]
+    ) -> Iterator[_GunicornT]:
+        if key not in running:
+            running[key] = start(*key)
+        server = running[key]
         yield server
         if not server.serves():
             # The test has failed, and left the server's only thread where it was: the next gets a new one.
-            del self._running[key]
+            del running[key]
             server.stop()
         print(server.new_output())
 
-    def stop(self) -> None:
-        for server in self._running.values():
-            server.ask_to_stop()
-        for server in self._running.values():
-            server.wait_for_end()
-
     def _start(self, worker: str, tls: Tls) -> Gunicorn:
-        self._started += 1
-        output = self._directory / f"gunicorn-{self._started}.log"
         if tls is Tls.NOBODY:
-            return Gunicorn(output, worker)
+            return Gunicorn(self._output(), worker)
         certificates = self._certificates
-        options = ["--certfile", str(certificates.server), "--keyfile", str(certificates.server)]
         if tls is Tls.SERVER:
-            return Gunicorn(output, worker, *options, tls=certificates.client_context())
-        options += ["--ca-certs", str(certificates.authority), "--cert-reqs", str(int(ssl.CERT_REQUIRED))]
-        return Gunicorn(output, worker, *options, tls=certificates.client_context(certificate="known"))
+            return Gunicorn(
+                self._output(), worker, *self._certificate_options(), tls=certificates.client_context()
+            )
+        options = ["--ca-certs", str(certificates.authority), "--cert-reqs", str(int(ssl.CERT_REQUIRED))]
+        return Gunicorn(
+            self._output(),
+            worker,
+            *self._certificate_options(),
+            *options,
+            tls=certificates.client_context(certificate="known"),
+        )
+
+    def _start_http2(self, worker: str, tls: Tls) -> Http2Gunicorn:
+        if tls is Tls.NOBODY:
+            return Http2Gunicorn(self._output(), worker)
+        return Http2Gunicorn(
+            self._output(),
+            worker,
+            *self._certificate_options(),
+            tls=self._certificates.client_context(),
+            http2_tls=self._certificates.client_context(is_http2=True),
+        )
+
+    def _output(self) -> Path:
+        self._started += 1
+        return self._directory / f"gunicorn-{self._started}.log"
+
+    def _certificate_options(self) -> list[str]:
+        path = str(self._certificates.server)
+        return ["--certfile", path, "--keyfile", path]
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +122,15 @@ def tls_server(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Gun
 def mutual_tls_server(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Gunicorn]:
     """The same over TLS, for clients that have a certificate."""
     yield from servers.lend(request.param, Tls.BOTH)
+
+
+@pytest.fixture(
+    params=[(worker, tls) for tls in (Tls.NOBODY, Tls.SERVER) for worker in ("gthread", "gevent")],
+    ids=lambda param: f"{param[0]}, {param[1].value}",
+)
+def http2_server(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Http2Gunicorn]:
+    """gunicorn with HTTP/2, with each of the workers that have it; gthread has one thread."""
+    yield from servers.lend_http2(*request.param)
 
 
 @pytest.fixture

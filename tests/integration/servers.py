@@ -10,16 +10,27 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 
 import urllib3
 from echo.v1.echo_connect import EchoServiceClient
 from echo.v1.echo_pb2 import EchoRequest
 
-from connect_sync import ResponseMetadata
+from connect_sync import Protocol, ResponseMetadata
+from tests.integration.dialects import Dialect
+from tests.integration.http2 import Http2Connection
 from tests.integration.wire import PATIENCE, Connection, Reply, post
 
 _ROOT = Path(__file__).resolve().parents[2]
+
+
+class Tls(Enum):
+    """Who shows a certificate."""
+
+    NOBODY = "plain"
+    SERVER = "TLS"
+    BOTH = "mutual TLS"
 
 
 class Gunicorn:
@@ -41,6 +52,8 @@ class Gunicorn:
         self._output = output
         self._shown = 0
         with socket.create_server(("127.0.0.1", 0)) as listener, output.open("wb") as log:
+            # gunicorn does this also, but only when the first connections may be there already.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.port: int = listener.getsockname()[1]
             self._process = subprocess.Popen(
                 [
@@ -65,12 +78,20 @@ class Gunicorn:
 
     @contextmanager
     def client(
-        self, *, proto_json: bool = False, compression: str | None = None
+        self,
+        *,
+        proto_json: bool = False,
+        protocol: Protocol = Protocol.CONNECT,
+        compression: str | None = None,
     ) -> Iterator[EchoServiceClient]:
         """Lend a client of the service."""
         with urllib3.PoolManager(ssl_context=self.tls) as manager:
             yield EchoServiceClient(
-                self.url, proto_json=proto_json, send_compression=compression, pool_manager=manager
+                self.url,
+                proto_json=proto_json,
+                protocol=protocol,
+                send_compression=compression,
+                pool_manager=manager,
             )
 
     def call(self, request: bytes) -> Reply:
@@ -114,3 +135,32 @@ class Gunicorn:
             self._process.kill()
             self._process.wait()
             raise
+
+
+class Http2Gunicorn(Gunicorn):
+    """gunicorn that speaks HTTP/2 as well; without TLS, nothing else."""
+
+    def __init__(
+        self,
+        output: Path,
+        worker: str,
+        *options: str,
+        tls: ssl.SSLContext | None = None,
+        http2_tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Start one; ``http2_tls`` is how it is called over TLS if HTTP/2 is wanted."""
+        http2 = ["--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge"]
+        super().__init__(output, worker, *http2, *options, tls=tls)
+        self._http2_tls = http2_tls
+
+    def connect_http2(
+        self, *, window: int | None = None, receive_buffer: int | None = None
+    ) -> Http2Connection:
+        return Http2Connection(self.port, self._http2_tls, window=window, receive_buffer=receive_buffer)
+
+    def serves(self) -> bool:
+        try:
+            with self.connect_http2() as connection:
+                return connection.open("Echo", Dialect.GRPC.headers, is_whole=True).read_reply().status == 200
+        except (OSError, AssertionError):
+            return False

@@ -20,6 +20,7 @@ from connect_sync import Code, ConnectError, RequestContext
 class Echo(EchoService):
     def echo(self, request: EchoRequest, ctx: RequestContext) -> EchoResponse:
         ctx.response_headers()["process"] = str(os.getpid())
+        give_metadata(ctx)
         with Reporter(ctx) as reporter:
             reporter.tell("called")
             raise_as_asked(request)
@@ -30,6 +31,7 @@ class Echo(EchoService):
 
     def collect(self, request: Iterator[EchoRequest], ctx: RequestContext) -> EchoResponse:
         payloads = []
+        give_metadata(ctx)
         with Reporter(ctx) as reporter:
             reporter.tell("called")
             try:
@@ -46,6 +48,7 @@ class Echo(EchoService):
         return EchoResponse(payload=b"".join(payloads))
 
     def repeat(self, request: EchoRequest, ctx: RequestContext) -> Iterator[EchoResponse]:
+        give_metadata(ctx)
         with Reporter(ctx) as reporter:
             try:
                 for number in count() if request.times < 0 else range(request.times):
@@ -84,6 +87,15 @@ class Reporter:
         if self._socket is not None:
             self._acknowledgements.close()
             self._socket.close()
+
+
+def give_metadata(ctx: RequestContext) -> None:
+    """Put before the messages and behind them what the call's metadata asks for."""
+    wanted = ctx.request_headers()
+    if "want-header" in wanted:
+        ctx.response_headers()["wanted"] = wanted["want-header"]
+    if "want-trailer" in wanted:
+        ctx.response_trailers()["wanted"] = wanted["want-trailer"]
 
 
 def raise_as_asked(request: EchoRequest) -> None:

@@ -154,6 +154,13 @@ def test_get_is_refused(keepalive_server: Gunicorn, query: str, code: str) -> No
     assert (reply.status, reply.error()["code"]) == (HTTP_STATUS[code], code)
 
 
+GRPC_TYPES = ", ".join(
+    f"application/{protocol}{codec}"
+    for protocol in ("grpc-web", "grpc-web-text", "grpc")
+    for codec in ("+proto", "", "+json")
+)
+
+
 @pytest.mark.parametrize(
     ("first_line", "headers", "status", "told"),
     [
@@ -172,35 +179,35 @@ def test_get_is_refused(keepalive_server: Gunicorn, query: str, code: str) -> No
             f"POST {SERVICE}/Echo HTTP/1.1",
             {},
             415,
-            {"accept-post": "application/proto, application/json"},
+            {"accept-post": f"application/proto, application/json, {GRPC_TYPES}"},
             id="no content type",
         ),
         pytest.param(
             f"POST {SERVICE}/Echo HTTP/1.1",
             {"content-type": "text/html"},
             415,
-            {"accept-post": "application/proto, application/json"},
+            {"accept-post": f"application/proto, application/json, {GRPC_TYPES}"},
             id="HTML",
         ),
         pytest.param(
             f"POST {SERVICE}/Echo HTTP/1.1",
             {"content-type": "application/json; charset=utf-16"},
             415,
-            {"accept-post": "application/proto, application/json"},
+            {"accept-post": f"application/proto, application/json, {GRPC_TYPES}"},
             id="other charset",
         ),
         pytest.param(
             f"POST {SERVICE}/Echo HTTP/1.1",
             STREAM,
             415,
-            {"accept-post": "application/proto, application/json"},
+            {"accept-post": f"application/proto, application/json, {GRPC_TYPES}"},
             id="stream to a unary method",
         ),
         pytest.param(
             f"POST {SERVICE}/Collect HTTP/1.1",
             PROTO,
             415,
-            {"accept-post": "application/connect+proto, application/connect+json"},
+            {"accept-post": f"application/connect+proto, application/connect+json, {GRPC_TYPES}"},
             id="bare message to a stream",
         ),
     ],

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
+from connect_sync import Protocol
 from tests.integration.channel import Channel
+from tests.integration.dialects import Dialect, Outcome
 from tests.integration.servers import Gunicorn
-from tests.integration.wire import END, LAST_CHUNK, chunk, envelope, post
+from tests.integration.wire import END, LAST_CHUNK, chunk, envelope, envelopes, post
 
 STREAM = {"content-type": "application/connect+proto"}
 NAMES = ["anna", "bert", "carl", "dora", "emil", "fred"]
@@ -122,6 +124,45 @@ def test_message_reaches_handler_from_body_of_known_length(server: Gunicorn, cha
         assert connection.read_reply().messages() == [joined()]
 
 
+in_grpc_web = pytest.mark.parametrize(
+    "dialect", [Dialect.GRPC_WEB, Dialect.GRPC_WEB_TEXT], ids=["binary", "text"]
+)
+
+
+@in_grpc_web
+@pytest.mark.parametrize("size", [1, 3, 1000], ids=["byte by byte", "three bytes a chunk", "in one chunk"])
+def test_message_reaches_handler_before_next_is_sent_in_grpc_web(
+    server: Gunicorn, channel: Channel, dialect: Dialect, size: int
+) -> None:
+    headers = dialect.headers | channel.headers
+    with server.connect() as connection:
+        connection.send(post("Collect", {**headers, "transfer-encoding": "chunked"}))
+        assert channel.next_event() == "called"
+        for name in NAMES:
+            data = dialect.encode(wrap(name))
+            connection.send(*(chunk(data[i : i + size]) for i in range(0, len(data), size)))
+            assert channel.next_event() == f"got {name}"
+        connection.send(LAST_CHUNK)
+        assert channel.next_event() == "end"
+        assert dialect.read(connection.read_reply().body, {}) == Outcome(["".join(NAMES).encode()], None, {})
+
+
+@in_grpc_web
+def test_message_reaches_handler_from_body_of_known_length_in_grpc_web(
+    server: Gunicorn, channel: Channel, dialect: Dialect
+) -> None:
+    body = [dialect.encode(wrap(name)) for name in NAMES]
+    headers = dialect.headers | channel.headers
+    with server.connect() as connection:
+        connection.send(post("Collect", {**headers, "content-length": len(b"".join(body))}))
+        assert channel.next_event() == "called"
+        for name, data in zip(NAMES, body, strict=True):
+            connection.send(data[:5], data[5:])
+            assert channel.next_event() == f"got {name}"
+        assert channel.next_event() == "end"
+        assert dialect.read(connection.read_reply().body, {}) == Outcome(["".join(NAMES).encode()], None, {})
+
+
 def test_message_reaches_handler_over_tls(tls_server: Gunicorn, channel: Channel) -> None:
     with tls_server.connect() as connection:
         connection.send(post("Collect", {**STREAM, **channel.headers, "transfer-encoding": "chunked"}))
@@ -134,12 +175,13 @@ def test_message_reaches_handler_over_tls(tls_server: Gunicorn, channel: Channel
         assert connection.read_reply().messages() == [joined()]
 
 
+@pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
 @pytest.mark.parametrize("compression", [None, "gzip"])
 @pytest.mark.parametrize("proto_json", [False, True], ids=["proto", "json"])
 def test_client_sends_message_before_it_asks_for_next(
-    server: Gunicorn, channel: Channel, proto_json: bool, compression: str | None
+    server: Gunicorn, channel: Channel, protocol: Protocol, proto_json: bool, compression: str | None
 ) -> None:
-    with server.client(proto_json=proto_json, compression=compression) as client:
+    with server.client(proto_json=proto_json, protocol=protocol, compression=compression) as client:
         response = client.collect(paced(channel), headers=channel.headers)
     assert response.payload == "".join(NAMES).encode()
 
@@ -183,12 +225,33 @@ def test_response_reaches_client_before_next_is_asked_for(
         assert connection.read_chunk() == b""
 
 
+@in_grpc_web
+@pytest.mark.parametrize("size", [0, 5, 200_000])
+def test_response_reaches_client_before_next_is_asked_for_in_grpc_web(
+    server: Gunicorn, channel: Channel, dialect: Dialect, size: int
+) -> None:
+    request = dialect.wrap(EchoRequest(payload=bytes(size), times=3))
+    with server.connect() as connection:
+        connection.send(post("Repeat", dialect.headers | channel.headers, request))
+        for number in range(3):
+            assert channel.next_event() == f"asked for {number}"
+            if number == 0:
+                connection.read_head()
+            (read,) = envelopes(dialect.decode(connection.read_chunk()))
+            assert read == (0, EchoResponse(payload=bytes(size)).SerializeToString())
+            channel.go_on()
+        assert channel.next_event() == "closed"
+        assert dialect.read(connection.read_chunk(), {}) == Outcome([], None, {})
+        assert connection.read_chunk() == b""
+
+
+@pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
 @pytest.mark.parametrize("compression", [None, "gzip"])
 @pytest.mark.parametrize("proto_json", [False, True], ids=["proto", "json"])
 def test_client_gives_response_before_next_is_asked_for(
-    server: Gunicorn, channel: Channel, proto_json: bool, compression: str | None
+    server: Gunicorn, channel: Channel, protocol: Protocol, proto_json: bool, compression: str | None
 ) -> None:
-    with server.client(proto_json=proto_json, compression=compression) as client:
+    with server.client(proto_json=proto_json, protocol=protocol, compression=compression) as client:
         assert_live(client.repeat(EchoRequest(payload=b"x", times=3), headers=channel.headers), channel)
 
 
