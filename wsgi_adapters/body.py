@@ -18,6 +18,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from urllib3.util.wait import wait_for_read
+
 from connect_sync.code import Code
 from connect_sync.deadline import Deadline, deadline_exceeded
 from connect_sync.errors import ConnectError
@@ -375,13 +377,13 @@ class GunicornHttp2Body(RequestBody):
             connection.pump(self._stream.stream_id)  # they have been read before
             return True
         before = connection.sock.gettimeout()
-        connection.sock.settimeout(timeout)
+        connection.sock.settimeout(0)
         try:
-            data = connection.sock.recv(READ_SIZE)
-        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
-            return False
+            data = _receive_by(Deadline(timeout * 1000), connection.sock)
         finally:
             connection.sock.settimeout(before)
+        if data is None:
+            return False
         connection.pending_requests.extend(connection.receive_data(data))
         return True
 
@@ -416,14 +418,16 @@ class GunicornHttp2Body(RequestBody):
         h2_connection = self._connection.h2_conn
         stream_id = self._stream.stream_id
         while True:
-            window = h2_connection.local_flow_control_window(stream_id) if chunk else 0
+            # A client may shrink its windows to less than nothing (RFC 9113, section 6.9.2).
+            window = max(0, h2_connection.local_flow_control_window(stream_id)) if chunk else 0
             piece, chunk = chunk[:window], chunk[window:]
             if piece or not chunk:
                 self._connection.sock.settimeout(limit.wait_limit() or _LEAST_TIMEOUT)
                 yield piece
             if not chunk:
                 return
-            if not self._look_for_frames(limit.wait_limit()):
+            remaining = limit.wait_limit()
+            if not remaining or not self._look_for_frames(remaining):
                 self._connection.abort_stream(stream_id, _CANCEL)
                 raise _peer_left(stream_id)
 
@@ -457,6 +461,20 @@ class GunicornHttp2Body(RequestBody):
     def close(self) -> None:
         """Give the socket back as it was. What is left of the body, gunicorn tells the client to keep."""
         self._connection.sock.settimeout(self._socket_timeout)
+
+
+def _receive_by(deadline: Deadline, sock: socket.socket) -> bytes | None:
+    """Return what a socket that does not wait has received by ``deadline``; None if that is nothing.
+
+    Left to wait, gevent's sockets would count anew with each byte of a TLS record.
+    """
+    while True:
+        try:
+            return sock.recv(READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            remaining = deadline.wait_limit()
+            if not remaining or not wait_for_read(sock, remaining):
+                return None
 
 
 def _peer_left(stream_id: int) -> Exception:

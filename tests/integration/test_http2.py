@@ -511,17 +511,19 @@ def test_client_that_never_opens_a_window_frees_the_thread_by_its_deadline(
 
 @once_each
 def test_client_that_takes_its_window_back_frees_the_thread_by_its_deadline(
-    connection: Http2Connection, channel: Channel
+    http2_server: Http2Gunicorn, channel: Channel
 ) -> None:
     headers = GRPC.headers | GRPC.timeout(TIMEOUT_MS) | channel.headers
     request = GRPC.wrap(EchoRequest(payload=bytes(WINDOW // 2), times=-1))
-    stream = connection.open("Repeat", headers, request, is_whole=True)
-    assert channel.next_event() == "asked for 0"
-    connection.shrink_windows()
-    channel.go_on_to_the_end()
-    assert "closed" in iter(channel.next_event, "")
-    stream.wait_for_reset()
-    assert_serves(connection)
+    with http2_server.connect_http2() as connection:
+        connection.catch_up()  # its first settings are acknowledged
+        stream = connection.open("Repeat", headers, request, is_whole=True)
+        assert channel.next_event() == "asked for 0"
+        connection.shrink_windows()
+        channel.go_on_to_the_end()
+        assert "closed" in iter(channel.next_event, "")
+        stream.wait_for_reset()
+    assert http2_server.serves()
 
 
 @once_each
