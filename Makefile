@@ -47,7 +47,7 @@ conformance: $(READY) ## Run the official conformance suite against both sides
 	$(BIN)/python -m tests.conformance.run
 	MYPYPATH=tests/conformance/gen $(BIN)/mypy tests/conformance/*.py
 
-test-versions: ## Run the tests on each Python from 3.10 to 3.14 that is there
+test-versions: ## Run the tests on each other Python from 3.10 to 3.14 that is there
 	$(PYTHON) tests/versions.py
 
 test-system: $(GENERATED) $(READY) ## Run the tests with clients and servers of other makers

@@ -507,6 +507,18 @@ def test_end_of_the_request_that_is_on_its_way_is_awaited(connection: Connection
     assert body.is_read
 
 
+def test_request_of_announced_length_is_not_awaited(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsgi_adapters.body._HTTP2_END_MS", 10_000)
+    connection.begin()
+    body = body_of(connection.accept(), CONTENT_LENGTH="9")
+    connection.send(b"late")
+
+    assert list(body.iterate_response(Chunks(b"a"))) == [b"a"]
+    assert (body.length, body.is_read) == (9, False)
+
+
 def test_request_that_does_not_end_is_not_awaited_for_long(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

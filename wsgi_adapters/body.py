@@ -311,13 +311,15 @@ class GunicornHttp2Body(RequestBody):
     wait: it would count anew with each byte that the client sends or takes, and reset the stream in the end.
     """
 
-    __slots__ = ("_ahead", "_connection", "_deadline", "_socket_timeout", "_stream", "is_read")
+    __slots__ = ("_ahead", "_connection", "_deadline", "_socket_timeout", "_stream", "is_read", "length")
 
     is_read: bool
     is_sent_at_once = False
+    length: int | None
 
-    def __init__(self, stream: Any) -> None:
-        """Read ``stream``, gunicorn's own ``wsgi.input``."""
+    def __init__(self, stream: Any, length: int | None) -> None:
+        """Read ``stream``, gunicorn's own ``wsgi.input``, of ``length`` bytes if that was announced."""
+        self.length = length
         # What a middleware has read ahead waits in the buffer of the input.
         buffered = len(stream._buf)
         self._ahead: bytes = stream.read(buffered) if buffered else b""
@@ -408,6 +410,8 @@ class GunicornHttp2Body(RequestBody):
                 yield chunk
             else:
                 yield from self._within(limit, chunk)
+            if self._ends_too_early():
+                continue
             for _ in range(_READS_BETWEEN_CHUNKS):
                 if not self._look_for_frames(0):
                     break
@@ -449,7 +453,10 @@ class GunicornHttp2Body(RequestBody):
 
         gunicorn resets a stream whose response ends first, and answers with another reset what was still on
         its way: to a proxy, that may be a failure of this call, or of the next one on the connection.
+
         """
+        if self._ends_too_early():
+            return
         self._deadline = Deadline(_HTTP2_END_MS)
         drained = 0
         try:
@@ -457,6 +464,13 @@ class GunicornHttp2Body(RequestBody):
                 drained += len(self.read(READ_SIZE))
         except ConnectError:
             self._check_peer()  # if it is there, it has more to say than is waited for
+
+    def _ends_too_early(self) -> bool:
+        """Tell whether the client, when it sees the answer, may end its request before the announced length.
+
+        h2 takes that for an error of the whole connection, unless the response has ended before it is read.
+        """
+        return self.length is not None and not self._stream.body_complete
 
     def close(self) -> None:
         """Give the socket back as it was. What is left of the body, gunicorn tells the client to keep."""
@@ -524,7 +538,7 @@ def open_body(environ: WSGIEnvironment) -> RequestBody:
     if module == "gunicorn.http.body":
         return GunicornBody(stream)
     if module == "gunicorn.http2.request":
-        return GunicornHttp2Body(stream)
+        return GunicornHttp2Body(stream, length)
     # Envoy has taken any transfer coding off, and leaves no trace of it.
     if module == "_pyvoy.wsgi" and length is None:
         return TerminatedBody(stream)

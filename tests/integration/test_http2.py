@@ -49,6 +49,7 @@ once_each = pytest.mark.parametrize(
     indirect=True,
 )
 """Each worker, and each transport, once: for what takes its time."""
+in_thread = pytest.mark.parametrize("http2_server", [("gthread", Tls.NOBODY)], ids=["gthread"], indirect=True)
 
 
 @pytest.fixture
@@ -484,40 +485,47 @@ def test_unfinished_tls_record_does_not_hold_messages_up(
     assert http2_server.serves()
 
 
+# A request that names this timeout has to have come through by then: it is small, whatever its response.
+ENOUGH_MS = 400
+SMALL = GRPC.headers | {"grpc-encoding": "gzip", "grpc-accept-encoding": "identity"} | GRPC.timeout(ENOUGH_MS)
+
+
+def squeeze(request: EchoRequest) -> bytes:
+    return envelope(gzip.compress(request.SerializeToString()), 1)
+
+
 @once_each
 def test_client_that_shuts_the_window_frees_the_thread_by_its_deadline(
     connection: Http2Connection, channel: Channel
 ) -> None:
-    headers = GRPC.headers | GRPC.timeout(TIMEOUT_MS) | channel.headers
-    request = GRPC.wrap(EchoRequest(payload=bytes(2 * WINDOW), times=-1))
-    stream = connection.open("Repeat", headers, request, is_whole=True)
+    request = squeeze(EchoRequest(payload=bytes(2 * WINDOW), times=-1))
+    stream = connection.open("Repeat", SMALL | channel.headers, request, is_whole=True)
     channel.go_on_to_the_end()
     assert "closed" in iter(channel.next_event, "")
     stream.wait_for_reset()
     assert_serves(connection)
 
 
-@once_each
+@in_thread
 def test_client_that_never_opens_a_window_frees_the_thread_by_its_deadline(
     http2_server: Http2Gunicorn,
 ) -> None:
     message = EchoRequest(payload=b"x").SerializeToString()
-    headers = {"content-type": "application/proto"} | Dialect.CONNECT.timeout(TIMEOUT_MS)
+    headers = {"content-type": "application/proto"} | Dialect.CONNECT.timeout(ENOUGH_MS)
     with http2_server.connect_http2(window=0) as connection:
         stream = connection.open("Echo", headers, message, is_whole=True)
         stream.wait_for_reset()
     assert http2_server.serves()
 
 
-@once_each
+@in_thread
 def test_client_that_takes_its_window_back_frees_the_thread_by_its_deadline(
     http2_server: Http2Gunicorn, channel: Channel
 ) -> None:
-    headers = GRPC.headers | GRPC.timeout(TIMEOUT_MS) | channel.headers
-    request = GRPC.wrap(EchoRequest(payload=bytes(WINDOW // 2), times=-1))
+    request = squeeze(EchoRequest(payload=bytes(WINDOW // 2), times=-1))
     with http2_server.connect_http2() as connection:
         connection.catch_up()  # its first settings are acknowledged
-        stream = connection.open("Repeat", headers, request, is_whole=True)
+        stream = connection.open("Repeat", SMALL | channel.headers, request, is_whole=True)
         assert channel.next_event() == "asked for 0"
         connection.shrink_windows()
         channel.go_on_to_the_end()
@@ -526,13 +534,16 @@ def test_client_that_takes_its_window_back_frees_the_thread_by_its_deadline(
     assert http2_server.serves()
 
 
-@once_each
-@pytest.mark.parametrize("every", [0.01, 0], ids=["slowly", "fast"])
+@pytest.mark.parametrize(
+    ("http2_server", "every"),
+    [(("gthread", Tls.NOBODY), 0.01), (("gevent", Tls.SERVER), 0)],
+    ids=["slowly", "fast"],
+    indirect=["http2_server"],
+)
 def test_client_that_opens_the_window_byte_by_byte_frees_the_thread_by_its_deadline(
     connection: Http2Connection, every: float
 ) -> None:
-    request = GRPC.wrap(EchoRequest(payload=LARGE))
-    stream = connection.open("Echo", GRPC.headers | GRPC.timeout(TIMEOUT_MS), request, is_whole=True)
+    stream = connection.open("Echo", SMALL, squeeze(EchoRequest(payload=LARGE)), is_whole=True)
     for _ in drips(connection, stream, every=every):
         stream.open_window(1)
     assert stream.reset_code is not None
@@ -543,12 +554,10 @@ def test_client_that_opens_the_window_byte_by_byte_frees_the_thread_by_its_deadl
 def test_client_that_does_not_read_frees_the_thread_by_its_deadline(
     http2_server: Http2Gunicorn, channel: Channel
 ) -> None:
-    # The request is small, so that it comes through; a few responses are more than sockets buffer.
-    message = EchoRequest(payload=LARGE, times=-1).SerializeToString()
-    compressed = {"grpc-encoding": "gzip", "grpc-accept-encoding": "identity"}
-    headers = GRPC.headers | GRPC.timeout(500) | compressed | channel.headers
+    # A few responses are more than sockets buffer.
+    request = squeeze(EchoRequest(payload=LARGE, times=-1))
     with http2_server.connect_http2(window=1 << 30, receive_buffer=4096) as connection:
-        connection.open("Repeat", headers, envelope(gzip.compress(message), 1), is_whole=True)
+        connection.open("Repeat", SMALL | channel.headers, request, is_whole=True)
         channel.go_on_to_the_end()
         assert "closed" in iter(channel.next_event, "")
         assert http2_server.serves()
