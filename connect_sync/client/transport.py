@@ -219,10 +219,18 @@ class Urllib3Transport:
             if connection.is_closed:
                 connection.connect()
         except BaseException:
-            connection.close()
-            self.give_back(connection)
+            self._discard(connection)
             raise
         return connection
+
+    def _discard(self, connection: HTTPConnection) -> None:
+        """Close a connection that no call has had, and give its place back.
+
+        Never the connection itself, which the next call would open again: the call that gave this attempt
+        up may be about to shut its socket down.
+        """
+        connection.close()
+        self._pool._put_conn(None)
 
     def _open_within(
         self, connection: HTTPConnection | None, lifetime: Lifetime, timeout: float | None
@@ -244,8 +252,7 @@ class Urllib3Transport:
             if result.set_running_or_notify_cancel():
                 result.set_result(opened)
             else:
-                opened.close()
-                self.give_back(opened)
+                self._discard(opened)
 
         def abandon() -> None:
             result.cancel()
@@ -265,9 +272,7 @@ class Urllib3Transport:
             except BaseException:  # the attempt has failed, or the caller's thread is interrupted
                 abandon()
                 if not result.cancelled() and result.exception() is None:
-                    opened = result.result()
-                    opened.close()
-                    self.give_back(opened)
+                    self._discard(result.result())
                 raise
 
 

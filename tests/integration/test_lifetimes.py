@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 import pytest
 import urllib3
 from echo.v1.echo_connect import EchoServiceClient
-from echo.v1.echo_pb2 import EchoRequest
+from echo.v1.echo_pb2 import EchoRequest, EchoResponse
+from urllib3.connectionpool import HTTPConnectionPool
 
-from connect_sync import Cancellation, Code, ConnectError
+from connect_sync import Cancellation, Code, ConnectError, ResponseStream
 from tests.integration.calls import (
     MESSAGE,
+    REQUEST,
     Kind,
     answer,
     chunked_head,
@@ -30,7 +32,7 @@ from tests.integration.calls import (
 )
 from tests.integration.certificates import Certificates
 from tests.integration.scripted import Peer, Script, Serve, acts, say, say_and_wait, say_for_ever
-from tests.integration.wire import PATIENCE, chunk, envelope
+from tests.integration.wire import END, LAST_CHUNK, PATIENCE, chunk, envelope
 
 all_kinds = pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
 plain_and_tls = pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
@@ -196,6 +198,47 @@ def test_place_comes_back_from_call_that_was_not_connected(
             assert Kind.UNARY.failure(client, timeout_ms=TIMEOUT_MS).code is Code.DEADLINE_EXCEEDED
         is_over.set()
         assert Kind.UNARY.call(client, timeout_ms=PATIENCE * 1000) == [b"message"]
+
+
+def test_attempt_that_failed_does_not_end_the_call_that_took_its_place(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+    put_back = HTTPConnectionPool._put_conn
+    failed = Event()
+
+    def fail_once(*args: Any, **kwargs: Any) -> Any:
+        if failed.is_set():
+            return resolve(*args, **kwargs)
+        failed.set()
+        raise socket.gaierror(socket.EAI_AGAIN, "the resolver gave up")
+
+    streams: list[ResponseStream[EchoResponse]] = []
+
+    def put_back_and_take(pool: HTTPConnectionPool, connection: Any) -> None:
+        """Let another call have the place before the call that failed hears of it."""
+        put_back(pool, connection)
+        if not streams:
+            streams.append(client.repeat(REQUEST))
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail_once)
+    monkeypatch.setattr(HTTPConnectionPool, "_put_conn", put_back_and_take)
+    is_over = Event()
+
+    def stream(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(chunked_head(Kind.SERVER_STREAM) + chunk(envelope(MESSAGE)))
+        is_over.wait(PATIENCE)
+        peer.send(chunk(envelope(b"{}", END)) + LAST_CHUNK)
+
+    server = serve(stream)
+    with urllib3.PoolManager(maxsize=1, block=True) as manager:
+        client = EchoServiceClient(server.url, pool_manager=manager)
+        error = Kind.UNARY.failure(client, timeout_ms=PATIENCE * 1000)
+        assert (error.code, failed.is_set()) == (Code.UNAVAILABLE, True)
+        with streams[0] as responses:
+            is_over.set()
+            assert [response.payload for response in responses] == [b"message"]
 
 
 # While a request is sent
