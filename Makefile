@@ -11,6 +11,8 @@ VENV := .venv
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Most tests wait for sockets. Those of one file share their servers.
+PYTEST := $(BIN)/python -m pytest --numprocesses=4 --dist=loadfile
 
 # Each of these directories holds proto/ and, once generated, gen/.
 PROTO_ROOTS := $(patsubst %/proto,%,$(wildcard tests/proto samples/*/proto))
@@ -33,7 +35,7 @@ demo: $(GENERATED) $(READY) ## Serve the greeting sample and call it
 	PYTHONPATH=$(CURDIR)/samples/greet/gen $(BIN)/python samples/greet/demo.py
 
 test: $(GENERATED) $(READY) ## Run the unit and integration tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: $(GENERATED) $(READY) ## Lint, and check formatting and types
 	$(BIN)/ruff check
@@ -52,7 +54,7 @@ test-versions: ## Run the tests on each other Python from 3.10 to 3.14 that is t
 
 test-system: $(GENERATED) $(READY) ## Run the tests with clients and servers of other makers
 	$(BIN)/python -m tests.system.prepare
-	$(BIN)/python -m pytest tests/system $(ARGS)
+	$(PYTEST) tests/system $(ARGS)
 
 bench: $(GENERATED) $(READY) ## Run the benchmarks
 	PYTHONPATH=$(CURDIR)/tests/gen $(BIN)/python -m tests.benchmarks

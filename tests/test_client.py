@@ -354,7 +354,11 @@ def test_compression_that_was_not_accepted_is_an_internal_error() -> None:
     assert fail(response, accept_compression=()).code is Code.INTERNAL
 
 
-@pytest.mark.parametrize("body", [b"a", gzip.compress(b"")[:-1], gzip.compress(b"") + b"a"])
+@pytest.mark.parametrize(
+    "body",
+    [b"a", gzip.compress(b"")[:-1], gzip.compress(b"") + b"a"],
+    ids=["not gzip", "cut", "more behind it"],
+)
 def test_damaged_compression_is_an_internal_error(body: bytes) -> None:
     assert fail(unary_response(body, {"content-encoding": "gzip"})).code is Code.INTERNAL
 
