@@ -66,6 +66,10 @@ def envelope(payload: bytes, flags: int = 0) -> bytes:
     return struct.pack(">BI", flags, len(payload)) + payload
 
 
+def envelopes(*values: str) -> bytes:
+    return b"".join(envelope(proto(value)) for value in values)
+
+
 def split_envelopes(data: bytes) -> list[tuple[int, bytes]]:
     """Part the bytes of a whole body, which have to be whole envelopes."""
     envelopes = []
@@ -121,6 +125,15 @@ DEFAULT_HANDLERS: dict[StreamKind, Handler] = {
     StreamKind.CLIENT_STREAM: join,
     StreamKind.SERVER_STREAM: split,
 }
+
+
+def yielding(*values: str) -> Handler:
+    """Return a handler that streams ``values``."""
+
+    def handler(request: Any, ctx: RequestContext) -> Iterator[StringValue]:
+        yield from map(text, values)
+
+    return handler
 
 
 def failing(error: Exception) -> Handler:
@@ -274,6 +287,19 @@ class ScriptedBody(Body):
     @property
     def remaining(self) -> list[bytes]:
         return self._chunks
+
+
+class ExactBody(Body):
+    """A body that gives as many bytes as it is asked for, and so sees how many those are."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.position = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._data[self.position : self.position + size]
+        self.position += len(data)
+        return data
 
 
 class SentRequest:

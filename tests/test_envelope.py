@@ -19,21 +19,8 @@ from connect_sync.envelope import (
     wrap_message,
 )
 from connect_sync.errors import MalformedError
-from connect_sync.http import Body, IterableBody
-from tests.support import ScriptedBody, envelope, error_of, split_envelopes
-
-
-class ExactBody(Body):
-    """A body that gives as many bytes as it is asked for, and so sees how many those are."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.position = 0
-
-    def read(self, size: int) -> bytes:
-        data = self._data[self.position : self.position + size]
-        self.position += len(data)
-        return data
+from connect_sync.http import IterableBody
+from tests.support import ExactBody, ScriptedBody, envelope, error_of, split_envelopes
 
 
 def test_envelope_is_flags_length_and_payload() -> None:

@@ -15,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import StringValue
 
 from connect_sync import Code, ConnectError, Headers, HeadersInput, Method, RequestContext, StreamKind
-from connect_sync.http import Body, Request, Response, close_iterator
+from connect_sync.http import Request, Response, close_iterator
 from connect_sync.server import Service
 from connect_sync.server.text import TextBody
 from tests.support import (
@@ -26,12 +26,14 @@ from tests.support import (
     UNARY,
     WEB_END,
     Clock,
+    ExactBody,
     Handler,
     Observer,
     Relay,
     ScriptedBody,
     TextMethod,
     envelope,
+    envelopes,
     failing,
     proto,
     rpc_status,
@@ -39,6 +41,7 @@ from tests.support import (
     split_envelopes,
     text,
     trailer_lines,
+    yielding,
 )
 
 FORM = pytest.mark.parametrize("form", ["grpc", "grpc-web", "grpc-web-text"])
@@ -116,19 +119,6 @@ def ask(
 ) -> Answer:
     """Post a request and read the response to its end."""
     return Answer(form, post(form, service, method, body, headers, codec=codec))
-
-
-def envelopes(*values: str) -> bytes:
-    return b"".join(envelope(proto(value)) for value in values)
-
-
-def yielding(*values: str) -> Handler:
-    """Return a handler that streams ``values``."""
-
-    def handler(request: Any, ctx: RequestContext) -> Iterator[StringValue]:
-        yield from map(text, values)
-
-    return handler
 
 
 # Messages in and out
@@ -789,19 +779,6 @@ def test_body_that_ends_inside_a_quantum_is_an_invalid_argument(method: TextMeth
 
 def test_base64_that_is_not_padded_is_cut_off() -> None:
     assert ask_in_text(UNARY, b64encode(envelope(b"")).rstrip(b"=")).code == Code.INVALID_ARGUMENT.number
-
-
-class ExactBody(Body):
-    """A body that gives as many bytes as it is asked for, and so sees how many those are."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.position = 0
-
-    def read(self, size: int) -> bytes:
-        data = self._data[self.position : self.position + size]
-        self.position += len(data)
-        return data
 
 
 @pytest.mark.parametrize("piece_size", [1, 2, 3, 4, 5, 100])

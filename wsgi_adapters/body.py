@@ -45,7 +45,6 @@ _CANCEL = 0x8
 _LEAST_TIMEOUT = 0.001
 """Seconds for a send whose time is up: 0 would mean another mode to a socket."""
 
-
 # Python reads no numbers of more than some thousand digits; a length of nineteen is past every limit.
 _MAX_DIGITS = 19
 
@@ -453,7 +452,6 @@ class GunicornHttp2Body(RequestBody):
 
         gunicorn resets a stream whose response ends first, and answers with another reset what was still on
         its way: to a proxy, that may be a failure of this call, or of the next one on the connection.
-
         """
         if self._ends_too_early():
             return

@@ -48,10 +48,8 @@ _POOL_SIZE = 64
 _JOIN_MAX_BYTES = 64 * 1024
 """Up to which size a body is copied behind its head, to leave in one piece with it."""
 
-
 _SEND_MAX_BYTES = 256 * 1024
 """How much of a large body is offered to the socket between two looks for an answer."""
-
 
 _TIMEOUT_SLACK = 0.05
 """How many seconds before a deadline the end of a wait still counts as the deadline's."""

@@ -13,14 +13,13 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.toolchains import Go, SetupError, beside_python
+from tests.toolchains import Go, SetupError, beside_python, generate
 
 _MODULE = "connectrpc.com/conformance"
 _VERSION = "v1.0.5"
@@ -109,17 +108,13 @@ def _download_module(go: Go) -> Path:
 
 def _generate(protos: Path) -> None:
     """Write the message classes and the Connect code of the module's ``.proto`` files."""
-    shutil.rmtree(_GENERATED, ignore_errors=True)
-    _GENERATED.mkdir()
-    outputs = ("python", "pyi", "connect-sync")
-    command = [
-        *(sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={protos}"),
-        f"--plugin={beside_python('protoc-gen-connect-sync')}",
-        *(f"--{output}_out={_GENERATED}" for output in outputs),
-        *sorted(str(path) for path in protos.rglob("*.proto")),
-    ]
-    if subprocess.run(command).returncode != 0:
-        raise SetupError("protoc failed: see above")
+    generate(
+        _GENERATED,
+        protos,
+        *sorted(protos.rglob("*.proto")),
+        plugins=[beside_python("protoc-gen-connect-sync")],
+        outputs={"python": "", "pyi": "", "connect-sync": ""},
+    )
     # Regular packages: a package of the same name that is installed would hide one without.
     for directory in {path.parent for path in _GENERATED.rglob("*.py")}:
         while directory != _GENERATED:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
+from threading import Event, Thread
 from typing import Any
 
 import urllib3
 from echo.v1.echo_connect import EchoServiceClient
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
-from connect_sync import ConnectError
-from tests.integration.wire import END, LAST_CHUNK, chunk, envelope, head
+from connect_sync import Cancellation, ConnectError
+from tests.integration.wire import END, LAST_CHUNK, PATIENCE, chunk, envelope, head
 
 LIMIT = 4 << 20
 """How large a message the client takes, if it is not told."""
 
 MESSAGE = EchoResponse(payload=b"message").SerializeToString()
-
 
 REQUEST = EchoRequest(payload=b"request", times=1)
 
@@ -104,3 +105,21 @@ def places(manager: urllib3.PoolManager, url: str) -> list[Any]:
 def endless_requests() -> Iterator[EchoRequest]:
     while True:
         yield REQUEST
+
+
+@contextmanager
+def cancel_when(reached: Event) -> Iterator[Cancellation]:
+    """Cancel from another thread, when ``reached`` is set."""
+    cancellation = Cancellation()
+
+    def cancel() -> None:
+        reached.wait(PATIENCE)
+        cancellation.cancel()
+
+    thread = Thread(target=cancel)
+    thread.start()
+    try:
+        yield cancellation
+    finally:
+        reached.set()
+        thread.join()

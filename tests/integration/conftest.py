@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -63,40 +62,18 @@ class Servers:
         print(server.new_output())
 
     def _start(self, worker: str, tls: Tls) -> Gunicorn:
-        if tls is Tls.NOBODY:
-            return Gunicorn(self._output(), worker)
-        certificates = self._certificates
-        if tls is Tls.SERVER:
-            return Gunicorn(
-                self._output(), worker, *self._certificate_options(), tls=certificates.client_context()
-            )
-        options = ["--ca-certs", str(certificates.authority), "--cert-reqs", str(int(ssl.CERT_REQUIRED))]
-        return Gunicorn(
-            self._output(),
-            worker,
-            *self._certificate_options(),
-            *options,
-            tls=certificates.client_context(certificate="known"),
-        )
+        certificates = self._certificates_for(tls)
+        return Gunicorn(self._output(), worker, certificates=certificates, is_mutual=tls is Tls.BOTH)
 
     def _start_http2(self, worker: str, tls: Tls) -> Http2Gunicorn:
-        if tls is Tls.NOBODY:
-            return Http2Gunicorn(self._output(), worker)
-        return Http2Gunicorn(
-            self._output(),
-            worker,
-            *self._certificate_options(),
-            tls=self._certificates.client_context(),
-            http2_tls=self._certificates.client_context(is_http2=True),
-        )
+        return Http2Gunicorn(self._output(), worker, certificates=self._certificates_for(tls))
+
+    def _certificates_for(self, tls: Tls) -> Certificates | None:
+        return None if tls is Tls.NOBODY else self._certificates
 
     def _output(self) -> Path:
         self._started += 1
         return self._directory / f"gunicorn-{self._started}.log"
-
-    def _certificate_options(self) -> list[str]:
-        path = str(self._certificates.server)
-        return ["--certfile", path, "--keyfile", path]
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from h2.events import (
 )
 from h2.settings import SettingCodes, Settings
 
-from tests.integration.wire import PATIENCE, SERVICE, reset
+from tests.integration.wire import SERVICE, connect, reset
 
 WINDOW = 65_535
 """How many bytes of a stream may be on their way if nobody says otherwise (RFC 9113, section 6.9.2)."""
@@ -58,16 +58,10 @@ class Http2Connection:
     ) -> None:
         """Connect.
 
-        ``window`` is with how many bytes of each stream the server may begin, ``receive_buffer`` how many
-        may wait in the socket to be read, where these matter.
+        ``window`` is with how many bytes of each stream the server may begin, where it matters; for the rest
+        see `tests.integration.wire.connect`.
         """
-        sock = socket.socket()
-        sock.settimeout(PATIENCE)
-        if receive_buffer is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.connect(("127.0.0.1", port))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = sock if tls is None else tls.wrap_socket(sock, server_hostname="localhost")
+        self._socket = connect(port, tls, receive_buffer)
         self._streams: dict[int, Stream] = {}
         self._pongs: list[bytes] = []
         self._is_held_back = False

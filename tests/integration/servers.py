@@ -18,6 +18,7 @@ from echo.v1.echo_connect import EchoServiceClient
 from echo.v1.echo_pb2 import EchoRequest
 
 from connect_sync import Protocol, ResponseMetadata
+from tests.integration.certificates import Certificates
 from tests.integration.dialects import Dialect
 from tests.integration.http2 import Http2Connection
 from tests.integration.wire import PATIENCE, Connection, Reply, post
@@ -42,13 +43,21 @@ class Gunicorn:
         worker: str,
         *options: str,
         application: str = "tests.integration.service:application",
-        tls: ssl.SSLContext | None = None,
+        certificates: Certificates | None = None,
+        is_mutual: bool = False,
     ) -> None:
-        """Start one; ``tls`` is how it is called if ``options`` make it serve TLS.
+        """Start one, over TLS if there are ``certificates``; ``is_mutual``: for clients that have one, too.
 
         Its socket is bound here, so that no other process can take the port.
         """
-        self.tls = tls
+        self.tls: ssl.SSLContext | None = None
+        if certificates is not None:
+            self.tls = certificates.client_context(certificate="known" if is_mutual else "none")
+            path = str(certificates.server)
+            options += ("--certfile", path, "--keyfile", path)
+            if is_mutual:
+                options += ("--ca-certs", str(certificates.authority))
+                options += ("--cert-reqs", str(int(ssl.CERT_REQUIRED)))
         self._output = output
         self._shown = 0
         with socket.create_server(("127.0.0.1", 0)) as listener, output.open("wb") as log:
@@ -71,7 +80,7 @@ class Gunicorn:
                 stderr=subprocess.STDOUT,
             )
         # From here on the socket is gunicorn's alone: were it to end, a connection would be refused.
-        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
+        self.url = f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     def connect(self) -> Connection:
         return Connection(self.port, self.tls)
@@ -145,13 +154,13 @@ class Http2Gunicorn(Gunicorn):
         output: Path,
         worker: str,
         *options: str,
-        tls: ssl.SSLContext | None = None,
-        http2_tls: ssl.SSLContext | None = None,
+        application: str = "tests.integration.service:application",
+        certificates: Certificates | None = None,
     ) -> None:
-        """Start one; ``http2_tls`` is how it is called over TLS if HTTP/2 is wanted."""
+        """Start one: see `Gunicorn`."""
         http2 = ["--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge"]
-        super().__init__(output, worker, *http2, *options, tls=tls)
-        self._http2_tls = http2_tls
+        super().__init__(output, worker, *http2, *options, application=application, certificates=certificates)
+        self._http2_tls = None if certificates is None else certificates.client_context(is_http2=True)
 
     def connect_http2(
         self, *, window: int | None = None, receive_buffer: int | None = None

@@ -27,15 +27,11 @@ def interop_server(
 ) -> Iterator[Gunicorn]:
     """gunicorn with the service of `tests.interop`, with each of the workers that have HTTP/2."""
     worker, is_tls = request.param
-    cleartext = ("--http2-cleartext", "prior-knowledge")
-    keys = ("--certfile", str(certificates.server), "--keyfile", str(certificates.server))
-    server = Gunicorn(
+    server = Http2Gunicorn(
         tmp_path_factory.mktemp("grpcio") / "gunicorn.log",
         worker,
-        *("--http-protocols", "h2,h1"),
-        *(keys if is_tls else cleartext),
         application="tests.interop.service:application",
-        tls=certificates.client_context() if is_tls else None,
+        certificates=certificates if is_tls else None,
     )
     yield server
     server.stop()

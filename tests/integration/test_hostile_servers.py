@@ -56,6 +56,20 @@ def client_of(server: ScriptedServer, manager: urllib3.PoolManager) -> EchoServi
     return EchoServiceClient(server.url, pool_manager=manager)
 
 
+def assert_unavailable(
+    kind: Kind,
+    client: EchoServiceClient,
+    manager: urllib3.PoolManager,
+    server: ScriptedServer,
+    what: str = "",
+) -> None:
+    """Check that a call fails for ``what`` the server does, and keeps no connection to it."""
+    error = kind.failure(client)
+    assert error.code is Code.UNAVAILABLE, what
+    assert error.__cause__ is not None
+    assert idle_connections(manager, server.url) == []
+
+
 def assert_next_call_works(kind: Kind, client: EchoServiceClient) -> None:
     assert kind.call(client) == [b"message"]
 
@@ -103,10 +117,7 @@ def test_no_http_answer_is_unavailable(
 ) -> None:
     server = serve(acts(act, say(answer(kind))))
     client = client_of(server, manager)
-    error = kind.failure(client)
-    assert error.code is Code.UNAVAILABLE
-    assert error.__cause__ is not None
-    assert idle_connections(manager, server.url) == []
+    assert_unavailable(kind, client, manager, server)
     assert_next_call_works(kind, client)
 
 
@@ -123,10 +134,7 @@ def test_answer_that_is_cut_anywhere_is_unavailable(
     server = serve(acts(*(say_and_leave(whole[:i]) for i in range(end)), say(whole)))
     client = client_of(server, manager)
     for i in range(end):
-        error = kind.failure(client)
-        assert error.code is Code.UNAVAILABLE, f"cut to {whole[:i]!r}"
-        assert error.__cause__ is not None
-        assert idle_connections(manager, server.url) == []
+        assert_unavailable(kind, client, manager, server, f"cut to {whole[:i]!r}")
     assert_next_call_works(kind, client)
 
 
@@ -136,10 +144,7 @@ def test_answer_that_is_reset_within_its_body_is_unavailable(
 ) -> None:
     server = serve(acts(say_and_break_off(answer(kind)[:-1]), say(answer(kind))))
     client = client_of(server, manager)
-    error = kind.failure(client)
-    assert error.code is Code.UNAVAILABLE
-    assert error.__cause__ is not None
-    assert idle_connections(manager, server.url) == []
+    assert_unavailable(kind, client, manager, server)
     assert_next_call_works(kind, client)
 
 
@@ -150,10 +155,7 @@ def test_malformed_chunk_is_unavailable(
 ) -> None:
     server = serve(acts(say_and_leave(chunked_head(kind) + size + b"\r\n" + kind.body), say(answer(kind))))
     client = client_of(server, manager)
-    error = kind.failure(client)
-    assert error.code is Code.UNAVAILABLE
-    assert error.__cause__ is not None
-    assert idle_connections(manager, server.url) == []
+    assert_unavailable(kind, client, manager, server)
     assert_next_call_works(kind, client)
 
 

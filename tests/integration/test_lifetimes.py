@@ -25,6 +25,7 @@ from tests.integration.calls import (
     REQUEST,
     Kind,
     answer,
+    cancel_when,
     chunked_head,
     endless_requests,
     idle_connections,
@@ -51,24 +52,6 @@ def no_thread_is_left() -> Iterator[None]:
 
 def connecting_threads() -> list[Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "connect-sync-connect"]
-
-
-@contextmanager
-def cancel_when(reached: Event) -> Iterator[Cancellation]:
-    """Cancel from another thread, when ``reached`` is set."""
-    cancellation = Cancellation()
-
-    def cancel() -> None:
-        reached.wait(PATIENCE)
-        cancellation.cancel()
-
-    thread = Thread(target=cancel)
-    thread.start()
-    try:
-        yield cancellation
-    finally:
-        reached.set()
-        thread.join()
 
 
 def assert_let_go(manager: urllib3.PoolManager, url: str) -> None:

@@ -276,7 +276,7 @@ def repeat(request: EchoRequest, channel: Channel) -> bytes:
     return post("Repeat", {**STREAM, **channel.headers}, envelope(request.SerializeToString()))
 
 
-def test_generator_is_closed_when_client_leaves(server: Gunicorn, channel: Channel) -> None:
+def assert_closed_by_leaving(server: Gunicorn, channel: Channel) -> None:
     with server.connect() as connection:
         connection.send(repeat(EchoRequest(payload=b"x", times=-1), channel))
         connection.read_head()
@@ -287,15 +287,12 @@ def test_generator_is_closed_when_client_leaves(server: Gunicorn, channel: Chann
     assert server.serves()
 
 
+def test_generator_is_closed_when_client_leaves(server: Gunicorn, channel: Channel) -> None:
+    assert_closed_by_leaving(server, channel)
+
+
 def test_generator_is_closed_when_client_leaves_over_tls(tls_server: Gunicorn, channel: Channel) -> None:
-    with tls_server.connect() as connection:
-        connection.send(repeat(EchoRequest(payload=b"x", times=-1), channel))
-        connection.read_head()
-        connection.read_envelope()
-        connection.reset()
-    channel.go_on_to_the_end()
-    assert_closed(channel)
-    assert tls_server.serves()
+    assert_closed_by_leaving(tls_server, channel)
 
 
 def test_generator_is_closed_when_client_closes_stream(server: Gunicorn, channel: Channel) -> None:

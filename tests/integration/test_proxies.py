@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event, Thread
+from threading import Event
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,8 +16,16 @@ from echo.v1.echo_connect import EchoServiceClient
 from echo.v1.echo_pb2 import EchoRequest
 from urllib3.connection import HTTPConnection
 
-from connect_sync import Cancellation, Code, ConnectError
-from tests.integration.calls import MESSAGE, Kind, answer, chunked_head, endless_requests, idle_connections
+from connect_sync import Code, ConnectError
+from tests.integration.calls import (
+    MESSAGE,
+    Kind,
+    answer,
+    cancel_when,
+    chunked_head,
+    endless_requests,
+    idle_connections,
+)
 from tests.integration.certificates import Certificates
 from tests.integration.channel import Channel
 from tests.integration.scripted import HungUp, Peer, ScriptedServer, Serve, acts, say, say_and_wait
@@ -192,18 +200,9 @@ def test_deadline_ends_call_through_a_proxy(kind: Kind, route: Route, serve: Ser
 def test_cancellation_ends_call_through_a_proxy(kind: Kind, route: Route, serve: Serve) -> None:
     reached = Event()
     server = serve(acts(say_and_wait(answer(kind)[:-1], reached)), is_tls=route.is_tls)
-    cancellation = Cancellation()
-
-    def cancel() -> None:
-        reached.wait(PATIENCE)
-        cancellation.cancel()
-
-    thread = Thread(target=cancel)
-    thread.start()
-    with route.client(server.url) as (client, manager):
+    with cancel_when(reached) as cancellation, route.client(server.url) as (client, manager):
         assert kind.failure(client, cancellation=cancellation).code is Code.CANCELED
         assert idle_connections(manager, server.url) == []
-    thread.join()
 
 
 def test_stream_through_a_proxy_is_left_early(route: Route, serve: Serve) -> None:

