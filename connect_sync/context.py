@@ -6,6 +6,7 @@ from typing import Any
 
 from connect_sync.deadline import Deadline
 from connect_sync.headers import Headers
+from connect_sync.http import Body
 from connect_sync.method import Method
 
 
@@ -17,6 +18,7 @@ class RequestContext:
     """
 
     __slots__ = (
+        "_body",
         "_deadline",
         "_http_method",
         "_method",
@@ -33,13 +35,15 @@ class RequestContext:
         request_headers: Headers,
         deadline: Deadline | None = None,
         peer: str | None = None,
+        body: Body | None = None,
     ) -> None:
-        """Make the context of one call."""
+        """Make the context of one call; ``body`` is that of the request, where the other side sends it."""
         self._method = method
         self._http_method = http_method
         self._request_headers = request_headers
         self._deadline = deadline
         self._peer = peer
+        self._body = body
         self._response_headers: Headers | None = None
         self._response_trailers: Headers | None = None
 
@@ -77,6 +81,17 @@ class RequestContext:
     def timeout_ms(self) -> float | None:
         """Return how many milliseconds remain until the deadline, 0 or more; None without one."""
         return None if self._deadline is None else self._deadline.remaining() * 1000
+
+    def is_active(self) -> bool:
+        """Tell, without waiting, whether anybody still waits for the result of the call.
+
+        It is False once the deadline has passed; at a service also once the client has left, as far as the
+        server can tell, at a client once the call was canceled. A handler that works for long may ask
+        between two steps, and end early.
+        """
+        if self._deadline is not None and not self._deadline.remaining():
+            return False
+        return self._body is None or not self._body.peer_has_left()
 
     def peer(self) -> str | None:
         """Return the other side's address, ``host:port``, where it is known."""

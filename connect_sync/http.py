@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 
 from connect_sync.deadline import Deadline
-from connect_sync.errors import message_too_large
+from connect_sync.errors import ConnectError, message_too_large
 from connect_sync.headers import Headers
 
 DEFAULT_READ_MAX_BYTES = 4 << 20
@@ -43,6 +43,13 @@ class Body(ABC):
 
     def set_deadline(self, deadline: Deadline) -> None:  # noqa: B027 - not every source can be bounded
         """Let no read outlast ``deadline``, where the source of the bytes can be bounded."""
+
+    def peer_has_left(self) -> bool:
+        """Tell, without waiting, whether who sends the body is known to have left.
+
+        One who has said that nothing more will be sent may count as one who has left.
+        """
+        return False
 
     def close(self) -> None:  # noqa: B027 - not every source holds something
         """Let go of what the body holds. Closing twice is closing once."""
@@ -127,7 +134,7 @@ class Request:
 class Response:
     """An HTTP response: its head, and its body as it arrives or is to be sent."""
 
-    __slots__ = ("body", "headers", "status", "trailers")
+    __slots__ = ("body", "error", "headers", "status", "trailers")
 
     def __init__(
         self,
@@ -135,6 +142,8 @@ class Response:
         headers: Headers,
         body: Iterable[bytes] = (),
         trailers: Headers | None = None,
+        *,
+        error: ConnectError | None = None,
     ) -> None:
         """Make a response.
 
@@ -144,11 +153,14 @@ class Response:
             body: The chunks of the body. A ``tuple`` is a body whose length is known.
             trailers: What follows the body, complete when the body has ended; None for a protocol that
                 has no HTTP trailers.
+            error: What the response says of a call that failed; None for any other, and for one whose end
+                is not known before its body is sent.
         """
         self.status: int = status
         self.headers: Headers = headers
         self.body: Iterable[bytes] = body
         self.trailers: Headers | None = trailers
+        self.error: ConnectError | None = error
 
 
 def read_whole(body: Body, max_bytes: int) -> bytes:

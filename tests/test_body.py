@@ -6,6 +6,7 @@ The servers are not there, but gunicorn's parser is: it reads from a socket that
 from __future__ import annotations
 
 import io
+import socket
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -20,14 +21,18 @@ from connect_sync.http import READ_SIZE
 from tests.support import Clock
 from wsgi_adapters.body import (
     DRAIN_MAX_BYTES,
+    ChunkedBody,
+    Client,
     EmptyBody,
-    GunicornBody,
     LengthBody,
     RequestBody,
     TerminatedBody,
     UnreadableBody,
-    open_body,
+    UwsgiChunkedBody,
+    has_left,
 )
+from wsgi_adapters.gunicorn import GunicornBody
+from wsgi_adapters.servers import open_body
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -272,6 +277,10 @@ class Connection:
             )
         )
 
+    def says_that_it_closes(self) -> bool:
+        """Tell whether the head of a response that gunicorn begins now would say so."""
+        return bool(self.parser.mesg.should_close())
+
     def can_go_on(self) -> bool:
         """Tell whether gunicorn finds its place for the next request."""
         self.socket.remaining.append(b"GET /next HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -394,7 +403,7 @@ def test_receive_is_bounded_by_the_deadline(length: int | None, monkeypatch: pyt
 
 @BOTH
 @pytest.mark.parametrize("how", ["silent", "late"])
-def test_body_that_does_not_arrive_in_time_is_deadline_exceeded_and_ends_the_connection(
+def test_body_that_does_not_arrive_in_time_is_deadline_exceeded(
     length: int | None, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
@@ -407,7 +416,30 @@ def test_body_that_does_not_arrive_in_time_is_deadline_exceeded_and_ends_the_con
         connection.body.read(3)
     assert caught.value.code is Code.DEADLINE_EXCEEDED
     assert connection.socket.recv_count == (2 if how == "silent" else 1)
+
+
+def test_chunks_that_do_not_arrive_in_time_end_the_connection() -> None:
+    connection = Connection(chunk(b"abc"), TimeoutError(), LAST)
+    connection.body.set_deadline(Deadline(1500))
+    connection.body.read(3)
+    with pytest.raises(ConnectError):
+        connection.body.read(3)
+
+    assert connection.says_that_it_closes()
+    connection.body.close()
     assert not connection.can_go_on()
+
+
+def test_body_of_known_length_may_end_behind_its_deadline() -> None:
+    connection = Connection(b"a", TimeoutError(), b"bc", length=3)
+    connection.body.set_deadline(Deadline(1500))
+    connection.body.read(1)
+    with pytest.raises(ConnectError):
+        connection.body.read(2)
+
+    assert not connection.says_that_it_closes()
+    connection.body.close()
+    assert connection.can_go_on()
 
 
 @BOTH
@@ -426,6 +458,7 @@ def test_socket_is_given_back_as_it_was_when_the_deadline_has_passed(length: int
     connection.body.set_deadline(Deadline(1500))
     with pytest.raises(ConnectError):
         connection.body.read(3)
+    connection.body.close()
 
     assert connection.parser.unreader.sock is connection.socket
     assert connection.socket.timeout == 30.0
@@ -552,3 +585,188 @@ def test_input_of_a_byte_stream_is_read_to_its_length() -> None:
     body = open_body(environ_of(io.BytesIO(b"abcdef"), CONTENT_LENGTH="4"))
 
     assert b"".join(body) == b"abcd"
+
+
+# Chunks that the server leaves to the application
+
+
+def chunks_of(data: bytes) -> ChunkedBody:
+    return ChunkedBody(io.BufferedReader(cast(Any, io.BytesIO(data))))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+        b"3;a=b\r\nabc\r\n0002 ;c\r\nde\r\n0\r\n\r\n",
+        b"3\r\nabc\r\n2\r\nde\r\n0\r\na: b\r\nc: d\r\n\r\n",
+        b"5\r\nabcde\r\n0\r\n\r\nPOST / HTTP/1.1\r\n",
+    ],
+    ids=["plain", "extensions", "trailers", "a request behind it"],
+)
+def test_chunks_left_to_the_application_are_read_to_their_end(data: bytes) -> None:
+    body = chunks_of(data)
+
+    assert b"".join(body) == b"abcde"
+    assert (body.is_read, body.read(1)) == (True, b"")
+
+
+def test_chunk_is_read_no_further_than_was_asked_for() -> None:
+    body = chunks_of(b"3\r\nabc\r\n0\r\n\r\n")
+
+    assert [body.read(2), body.read(2), body.read(2)] == [b"ab", b"c", b""]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"3",
+        b"3\r\nab",
+        b"3\r\nabc",
+        b"3\r\nabc\r\n",
+        b"3\r\nabcd\r\n0\r\n\r\n",
+        b"3\nabc\n0\n\n",
+        b"-3\r\nabc\r\n0\r\n\r\n",
+        b"0x3\r\nabc\r\n0\r\n\r\n",
+        b"\r\nabc\r\n",
+        b"f" * 16 + b"\r\n",
+        b"3;" + b"a" * 10_000 + b"\r\nabc\r\n0\r\n\r\n",
+        b"3\r\nabc\r\n0\r\n" + b"a: b\r\n" * 1000 + b"\r\n",
+    ],
+    ids=lambda data: repr(data[:20]),
+)
+def test_malformed_chunks_are_an_invalid_argument(data: bytes) -> None:
+    with pytest.raises(ConnectError) as caught:
+        list(chunks_of(data))
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+# What servers tell of a client
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The two ends of a connection: the server's, the client's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    with client, server:
+        yield server, client
+
+
+def test_client_that_is_silent_has_not_left(pair: tuple[socket.socket, socket.socket]) -> None:
+    assert not has_left(pair[0].fileno())
+
+
+@pytest.mark.parametrize("leave", ["close", "end", "close behind bytes"])
+def test_client_that_has_closed_its_half_has_left(
+    pair: tuple[socket.socket, socket.socket], leave: str
+) -> None:
+    server, client = pair
+    if leave == "close behind bytes":
+        client.send(b"a")
+    client.shutdown(socket.SHUT_WR)
+    if leave != "end":
+        client.close()
+    # The end of a connection over loopback is there when the call that makes it returns.
+    assert has_left(server.fileno())
+
+
+def test_closed_socket_has_nobody_behind_it(pair: tuple[socket.socket, socket.socket]) -> None:
+    pair[0].close()
+
+    assert has_left(pair[0].fileno())
+
+
+def test_response_ends_when_its_client_has_left() -> None:
+    is_gone = False
+    body = EmptyBody(Client(lambda: is_gone))
+    response = body.iterate_response([b"a", b"b", b"c"])
+    assert [next(response), next(response)] == [b"a", b"b"]
+    is_gone = True
+
+    with pytest.raises(BrokenPipeError):
+        next(response)
+
+
+def test_connection_is_read_on_before_it_is_closed(pair: tuple[socket.socket, socket.socket]) -> None:
+    server, client = pair
+    body = LengthBody(Input(), 100, Client(lambda: False, lingers=server.fileno()))
+    client.send(b"a" * 60)
+    client.shutdown(socket.SHUT_WR)
+    body.close()
+
+    assert server.recv(1) == b""
+
+
+def test_connection_that_would_be_kept_has_to_end_where_the_body_has_not(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    server, client = pair
+    client.shutdown(socket.SHUT_WR)
+    client_of_body = Client(lambda: False, lingers=server.fileno(), is_kept=True)
+
+    with pytest.raises(BrokenPipeError):
+        TerminatedBody(Input(b"a"), client_of_body).close()
+
+
+def test_body_that_was_read_ends_no_connection(pair: tuple[socket.socket, socket.socket]) -> None:
+    LengthBody(Input(), 0, Client(lambda: False, lingers=pair[0].fileno(), is_kept=True)).close()
+
+
+def test_deadline_bounds_the_reads_and_the_sends_of_a_socket(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    server, _ = pair
+    server.settimeout(30)
+    body = LengthBody(Input(b"ab", TimeoutError()), 3, Client(lambda: False, sock=server))
+    body.set_deadline(Deadline(1500))
+    clock.advance_ms(500)
+    body.read(2)
+    assert server.gettimeout() == pytest.approx(1.0)
+    with pytest.raises(ConnectError) as caught:
+        body.read(1)
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+    body.iterate_response([])
+    assert server.gettimeout() == pytest.approx(2.0)
+    body.close()
+    assert server.gettimeout() == 30
+
+
+def test_failure_behind_the_deadline_is_the_deadline_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    class Slow(Input):
+        def read(self, size: int, /) -> bytes:
+            clock.advance_ms(2000)
+            raise OSError("some server's own timeout")
+
+    body = LengthBody(Slow(), 3)
+    body.set_deadline(Deadline(1500))
+
+    with pytest.raises(ConnectError) as caught:
+        body.read(3)
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+
+
+# uWSGI
+
+
+def test_uwsgi_is_told_how_many_seconds_remain(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    calls: list[tuple[int, ...]] = []
+
+    def read_chunk(*arguments: int) -> bytes:
+        calls.append(arguments)
+        return b"abc" if len(calls) < 3 else b""
+
+    body = UwsgiChunkedBody(read_chunk)
+    body.read(1)
+    body.set_deadline(Deadline(1500))
+    body.read(1)
+    clock.advance_ms(1000)
+
+    assert (body.read(1), body.is_read, body.read(1)) == (b"", True, b"")
+    assert calls == [(), (2,), (1,)]

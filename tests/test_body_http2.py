@@ -26,7 +26,9 @@ from h2.settings import SettingCodes
 from connect_sync import Code, ConnectError
 from connect_sync.deadline import Deadline
 from tests.support import Clock, error_of
-from wsgi_adapters.body import GunicornHttp2Body, RequestBody, open_body
+from wsgi_adapters.body import RequestBody
+from wsgi_adapters.gunicorn import GunicornHttp2Body
+from wsgi_adapters.servers import open_body
 
 HEADERS = [(":method", "POST"), (":path", "/"), (":scheme", "http"), (":authority", "unit.test")]
 
@@ -510,7 +512,7 @@ def test_end_of_the_request_that_is_on_its_way_is_awaited(connection: Connection
 def test_request_of_announced_length_is_not_awaited(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsgi_adapters.body._HTTP2_END_MS", 10_000)
+    monkeypatch.setattr("wsgi_adapters.gunicorn._HTTP2_END_MS", 10_000)
     connection.begin()
     body = body_of(connection.accept(), CONTENT_LENGTH="9")
     connection.send(b"late")
@@ -522,7 +524,7 @@ def test_request_of_announced_length_is_not_awaited(
 def test_request_that_does_not_end_is_not_awaited_for_long(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsgi_adapters.body._HTTP2_END_MS", 10)
+    monkeypatch.setattr("wsgi_adapters.gunicorn._HTTP2_END_MS", 10)
     _, body = open_request(connection)
 
     assert list(body.iterate_response(Chunks(b"a"))) == [b"a"]
@@ -532,8 +534,8 @@ def test_request_that_does_not_end_is_not_awaited_for_long(
 def test_request_that_goes_on_is_awaited_up_to_a_size(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsgi_adapters.body._HTTP2_END_MS", 10_000)
-    monkeypatch.setattr("wsgi_adapters.body.DRAIN_MAX_BYTES", 3)
+    monkeypatch.setattr("wsgi_adapters.gunicorn._HTTP2_END_MS", 10_000)
+    monkeypatch.setattr("wsgi_adapters.gunicorn.DRAIN_MAX_BYTES", 3)
     _, body = open_request(connection)
     connection.send(b"abc")
 
@@ -544,7 +546,7 @@ def test_request_that_goes_on_is_awaited_up_to_a_size(
 def test_reset_while_the_end_of_the_request_is_awaited_ends_the_response(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsgi_adapters.body._HTTP2_END_MS", 10_000)
+    monkeypatch.setattr("wsgi_adapters.gunicorn._HTTP2_END_MS", 10_000)
     _, body = open_request(connection)
     response = body.iterate_response(Chunks())
     connection.client.reset_stream(1, error_code=8)
@@ -596,7 +598,7 @@ def test_chunk_is_cut_to_what_the_client_makes_room_for(connection: Connection) 
 def test_client_that_makes_no_room_is_given_up_at_the_deadline(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsgi_adapters.body.DRAIN_MAX_MS", 0)
+    monkeypatch.setattr("wsgi_adapters.gunicorn.DRAIN_MAX_MS", 0)
     connection.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
     _, body = open_request(connection, ends=True)
     body.set_deadline(Deadline(10))

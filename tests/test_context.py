@@ -4,6 +4,7 @@ import pytest
 
 from connect_sync import Headers, RequestContext
 from connect_sync.deadline import Deadline
+from connect_sync.http import Body, as_body
 from tests.support import UNARY, Clock
 
 
@@ -51,3 +52,31 @@ def test_response_metadata_is_kept_from_one_look_to_the_next() -> None:
 
 def test_response_metadata_is_not_made_before_it_is_asked_for() -> None:
     assert RequestContext(UNARY, "POST", Headers()).response_metadata() == (None, None)
+
+
+class Left(Body):
+    """A body whose sender has left."""
+
+    def read(self, size: int) -> bytes:
+        return b""
+
+    def peer_has_left(self) -> bool:
+        return True
+
+
+def test_call_is_active_while_its_client_is_there() -> None:
+    assert RequestContext(UNARY, "POST", Headers()).is_active()
+    assert RequestContext(UNARY, "POST", Headers(), body=as_body((b"",))).is_active()
+
+
+def test_call_is_not_active_when_its_client_has_left() -> None:
+    assert not RequestContext(UNARY, "POST", Headers(), body=Left()).is_active()
+
+
+def test_call_is_not_active_when_its_deadline_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    ctx = RequestContext(UNARY, "POST", Headers(), Deadline(1000))
+    assert ctx.is_active()
+    clock.advance_ms(1000)
+
+    assert not ctx.is_active()

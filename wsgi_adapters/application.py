@@ -14,7 +14,8 @@ from connect_sync.http import DEFAULT_READ_MAX_BYTES, Request, close_iterator
 from connect_sync.interceptor import Interceptor
 from connect_sync.method import Method
 from connect_sync.server import Service
-from wsgi_adapters.body import RequestBody, open_body
+from wsgi_adapters.body import RequestBody
+from wsgi_adapters.servers import open_body
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -24,6 +25,13 @@ _ServiceT = TypeVar("_ServiceT")
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 # nginx's name for what Connect answers to a canceled call; not a registered status.
 _STATUS_LINES[499] = "499 Client Closed Request"
+
+ERROR_KEY = "connect_sync.error"
+"""The key of the environ that has a call's ConnectError, once the application has answered with it.
+
+It is for what stands around the application and has to know that the call failed, which the HTTP status does
+not tell of every protocol. A stream that fails later, behind its first message, leaves nothing here.
+"""
 
 _UNHURRIED_BYTES = 16 * 1024
 """Up to what size a response fits into the buffers of a socket, so that sending it does not wait."""
@@ -88,6 +96,8 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             accepts_trailers=send_trailers is not None,
         )
         response = self.service(request)
+        if response.error is not None:
+            environ[ERROR_KEY] = response.error
         headers = list(response.headers.multi_items())
         chunks = response.body
         if response.trailers is not None and send_trailers is not None:

@@ -89,6 +89,14 @@ class _Call(RequestContext):
         self.lifetime = lifetime
         self.use_get = use_get
 
+    def is_active(self) -> bool:
+        """Tell whether the call may go on: its deadline has not passed, and nobody has canceled it."""
+        try:
+            self.lifetime.check()
+        except ConnectError:
+            return False
+        return True
+
     def set_http_method(self, http_method: str) -> None:
         self._http_method = http_method
 

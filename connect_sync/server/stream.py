@@ -53,23 +53,25 @@ class StreamHandler:
             if error.code is Code.UNIMPLEMENTED:
                 # gRPC, "Compression": a client whose compression is unknown has to hear which ones are not.
                 headers[protocol.accept_encoding] = endpoint.compressions.names or IDENTITY
-            return Response(200, headers, (protocol.write_end(error, None, trailers),), trailers)
-        ctx = RequestContext(endpoint.method, "POST", request.headers, deadline, request.peer)
+            return Response(200, headers, (protocol.write_end(error, None, trailers),), trailers, error=error)
         body = as_body(request.body)
+        ctx = RequestContext(endpoint.method, "POST", request.headers, deadline, request.peer, body)
         if deadline is not None:
             body.set_deadline(deadline)
         requests = self._read(body, received)
         chunks: Iterable[bytes]
+        failure = None
         if self._gives_stream:
             chunks = self._stream(requests, accepted, deadline, ctx, trailers)
             next(chunks)
         else:
-            chunks = (self._answer(requests, accepted, deadline, ctx, trailers),)
+            whole, failure = self._answer(requests, accepted, deadline, ctx, trailers)
+            chunks = (whole,)
         headers = leading_metadata(ctx)
         headers["content-type"] = self._content_type
         if accepted is not None:
             headers[protocol.content_encoding] = accepted.name
-        return Response(200, headers, chunks, trailers)
+        return Response(200, headers, chunks, trailers, error=failure)
 
     def _read(self, body: Body, received: Compression | None) -> Iterator[Any]:
         """Yield the messages of a request as they arrive."""
@@ -88,8 +90,8 @@ class StreamHandler:
         deadline: Deadline | None,
         ctx: RequestContext,
         trailers: Headers | None,
-    ) -> bytes:
-        """Return the whole body of a response that has one message."""
+    ) -> tuple[bytes, ConnectError | None]:
+        """Return the whole body of a response that has one message, and the error in it."""
         endpoint = self._endpoint
         payload = None
         error: ConnectError | None = None
@@ -103,7 +105,7 @@ class StreamHandler:
             error = endpoint.to_connect_error(raised)
         _, metadata = ctx.response_metadata()
         end = self._protocol.write_end(error, metadata, trailers)
-        return end if payload is None else wrap(*payload, end)
+        return (end if payload is None else wrap(*payload, end)), error
 
     def _stream(
         self,

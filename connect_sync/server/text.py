@@ -75,6 +75,10 @@ class TextBody(Body):
         """Bound the reads of the base64."""
         self._body.set_deadline(deadline)
 
+    def peer_has_left(self) -> bool:
+        """Tell whether who sends the base64 has left."""
+        return self._body.peer_has_left()
+
     def close(self) -> None:
         """Close the body of base64."""
         self._body.close()

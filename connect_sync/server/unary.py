@@ -29,8 +29,8 @@ class UnaryHandler:
         ctx = None
         try:
             deadline, received, accepted = connect.UNARY.read_request(request.headers, endpoint.compressions)
-            ctx = RequestContext(endpoint.method, "POST", request.headers, deadline, request.peer)
             body = as_body(request.body)
+            ctx = RequestContext(endpoint.method, "POST", request.headers, deadline, request.peer, body)
             if deadline is not None:
                 body.set_deadline(deadline)
             data = read_whole(body, endpoint.read_max_bytes)
@@ -44,9 +44,10 @@ class UnaryHandler:
         ctx = None
         try:
             deadline, _, accepted = connect.UNARY.read_request(request.headers, endpoint.compressions)
-            ctx = RequestContext(endpoint.method, "GET", request.headers, deadline, request.peer)
+            body = as_body(request.body)
+            ctx = RequestContext(endpoint.method, "GET", request.headers, deadline, request.peer, body)
             if deadline is not None:
-                as_body(request.body).set_deadline(deadline)
+                body.set_deadline(deadline)
             received = endpoint.compressions.find(query.compression)
             if connect.UNARY.accept_encoding not in request.headers:
                 accepted = received
@@ -112,7 +113,7 @@ class GetHandler:
 def _error_response(error: ConnectError, ctx: RequestContext | None) -> Response:
     headers = Headers() if ctx is None else _metadata(ctx)
     headers["content-type"] = connect.ERROR_CONTENT_TYPE
-    return Response(error.code.http_status, headers, (connect.encode_error(error),))
+    return Response(error.code.http_status, headers, (connect.encode_error(error),), error=error)
 
 
 def _metadata(ctx: RequestContext) -> Headers:

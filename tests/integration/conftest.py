@@ -23,6 +23,10 @@ _Key = tuple[str, Tls]
 _GunicornT = TypeVar("_GunicornT", bound=Gunicorn)
 
 
+# Each of gunicorn's parsers is that of a worker.
+_PARSERS = {"sync": "python", "gthread": "fast", "gevent": "fast"}
+
+
 class Servers:
     """The servers that tests share, each started when it is first wanted."""
 
@@ -63,7 +67,13 @@ class Servers:
 
     def _start(self, worker: str, tls: Tls) -> Gunicorn:
         certificates = self._certificates_for(tls)
-        return Gunicorn(self._output(), worker, certificates=certificates, is_mutual=tls is Tls.BOTH)
+        return Gunicorn(
+            self._output(),
+            worker,
+            *("--http-parser", _PARSERS[worker]),
+            certificates=certificates,
+            is_mutual=tls is Tls.BOTH,
+        )
 
     def _start_http2(self, worker: str, tls: Tls) -> Http2Gunicorn:
         return Http2Gunicorn(self._output(), worker, certificates=self._certificates_for(tls))
@@ -86,6 +96,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
 @pytest.fixture(params=["sync", "gthread"])
 def server(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Gunicorn]:
     """gunicorn with one thread, and with either of its workers."""
+    yield from servers.lend(request.param)
+
+
+@pytest.fixture(params=["sync", "gthread", "gevent"])
+def live_server(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Gunicorn]:
+    """gunicorn with each of its workers over HTTP/1.1."""
     yield from servers.lend(request.param)
 
 

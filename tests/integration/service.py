@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from itertools import count
 
@@ -23,6 +24,10 @@ class Echo(EchoService):
         give_metadata(ctx)
         with Reporter(ctx) as reporter:
             reporter.tell("called")
+            if "wait-until-inactive" in ctx.request_headers():
+                while ctx.is_active():
+                    time.sleep(0.001)
+                reporter.tell("inactive")
             raise_as_asked(request)
             return EchoResponse(payload=request.payload)
 

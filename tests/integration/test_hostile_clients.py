@@ -27,6 +27,7 @@ from tests.integration.wire import (
     head,
     post,
 )
+from wsgi_adapters.body import DRAIN_MAX_BYTES
 
 PROTO = {"content-type": "application/proto"}
 JSON = {"content-type": "application/json"}
@@ -490,7 +491,7 @@ def assert_closes(connection: Connection, more: bytes) -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        pytest.param(post("Echo", PROTO | TIMEOUT | {"content-length": 100}), id="unary"),
+        pytest.param(post("Echo", PROTO | TIMEOUT | {"content-length": 100_000}), id="unary"),
         pytest.param(post("Echo", PROTO | TIMEOUT | CHUNKED), id="unary, in chunks"),
         pytest.param(post("Collect", STREAM | TIMEOUT | CHUNKED), id="stream"),
         pytest.param(
@@ -509,6 +510,24 @@ def test_silent_client_is_answered_by_its_deadline(server: Gunicorn, channel: Ch
         assert_closes(connection, smuggled(channel))
     assert server.serves()
     assert not channel.is_called()
+
+
+def test_rest_of_a_body_may_come_behind_the_deadline(keepalive_server: Gunicorn) -> None:
+    with keepalive_server.connect() as connection:
+        connection.send(post("Echo", PROTO | TIMEOUT | {"content-length": 100}))
+        reply = connection.read_reply()
+        assert (reply.error()["code"], reply.headers["connection"]) == ("deadline_exceeded", "keep-alive")
+        connection.send(bytes(100))
+        assert_serves(connection)
+
+
+def test_answer_says_that_the_connection_ends_where_the_rest_of_chunks_is_lost(
+    keepalive_server: Gunicorn,
+) -> None:
+    with keepalive_server.connect() as connection:
+        connection.send(post("Collect", STREAM | TIMEOUT | CHUNKED))
+        reply = connection.read_reply()
+        assert (reply.error()["code"], reply.headers["connection"]) == ("deadline_exceeded", "close")
 
 
 @pytest.mark.parametrize("timeout_ms", [(1 << 31) - 1, 1 << 31, 1 << 32, 9_999_999_999])
@@ -678,7 +697,7 @@ def test_small_unread_body_is_no_request(
 def test_large_unread_body_is_no_request(
     server: Gunicorn, channel: Channel, method: str, headers: dict[str, str], framing: str
 ) -> None:
-    body = smuggled(channel) * 20_000
+    body = smuggled(channel) * (2 * DRAIN_MAX_BYTES // len(smuggled(channel)))
     is_chunked = framing == "chunked"
     request = post(method, headers | CHUNKED) + chunk(body) if is_chunked else post(method, headers, body)
     with server.connect() as connection, sending(connection, request):

@@ -14,18 +14,14 @@ from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 from connect_sync import Protocol
 from tests.integration.channel import Channel
 from tests.integration.dialects import Dialect, Outcome
+from tests.integration.live import NAMES, assert_closed, assert_live, joined, paced, wrap
 from tests.integration.servers import Gunicorn
 from tests.integration.wire import END, LAST_CHUNK, chunk, envelope, envelopes, post
 
 STREAM = {"content-type": "application/connect+proto"}
-NAMES = ["anna", "bert", "carl", "dora", "emil", "fred"]
 
 Step = tuple[list[bytes], list[str]]
 """What a client sends, in pieces, and the messages that are then complete."""
-
-
-def wrap(name: str) -> bytes:
-    return envelope(EchoRequest(payload=name.encode()).SerializeToString())
 
 
 def one_chunk_each() -> Iterator[Step]:
@@ -98,9 +94,9 @@ def chunk_with_extension() -> Iterator[Step]:
     ids=lambda steps: steps.__name__,
 )
 def test_message_reaches_handler_before_next_is_sent(
-    server: Gunicorn, channel: Channel, steps: Callable[[], Iterator[Step]]
+    live_server: Gunicorn, channel: Channel, steps: Callable[[], Iterator[Step]]
 ) -> None:
-    with server.connect() as connection:
+    with live_server.connect() as connection:
         connection.send(post("Collect", {**STREAM, **channel.headers, "transfer-encoding": "chunked"}))
         assert channel.next_event() == "called"
         for pieces, names in steps():
@@ -112,9 +108,9 @@ def test_message_reaches_handler_before_next_is_sent(
         assert connection.read_reply().messages() == [joined()]
 
 
-def test_message_reaches_handler_from_body_of_known_length(server: Gunicorn, channel: Channel) -> None:
+def test_message_reaches_handler_from_body_of_known_length(live_server: Gunicorn, channel: Channel) -> None:
     body = [wrap(name) for name in NAMES]
-    with server.connect() as connection:
+    with live_server.connect() as connection:
         connection.send(post("Collect", {**STREAM, **channel.headers, "content-length": len(b"".join(body))}))
         assert channel.next_event() == "called"
         for name, data in zip(NAMES, body, strict=True):
@@ -132,10 +128,10 @@ in_grpc_web = pytest.mark.parametrize(
 @in_grpc_web
 @pytest.mark.parametrize("size", [1, 3, 1000], ids=["byte by byte", "three bytes a chunk", "in one chunk"])
 def test_message_reaches_handler_before_next_is_sent_in_grpc_web(
-    server: Gunicorn, channel: Channel, dialect: Dialect, size: int
+    live_server: Gunicorn, channel: Channel, dialect: Dialect, size: int
 ) -> None:
     headers = dialect.headers | channel.headers
-    with server.connect() as connection:
+    with live_server.connect() as connection:
         connection.send(post("Collect", {**headers, "transfer-encoding": "chunked"}))
         assert channel.next_event() == "called"
         for name in NAMES:
@@ -149,11 +145,11 @@ def test_message_reaches_handler_before_next_is_sent_in_grpc_web(
 
 @in_grpc_web
 def test_message_reaches_handler_from_body_of_known_length_in_grpc_web(
-    server: Gunicorn, channel: Channel, dialect: Dialect
+    live_server: Gunicorn, channel: Channel, dialect: Dialect
 ) -> None:
     body = [dialect.encode(wrap(name)) for name in NAMES]
     headers = dialect.headers | channel.headers
-    with server.connect() as connection:
+    with live_server.connect() as connection:
         connection.send(post("Collect", {**headers, "content-length": len(b"".join(body))}))
         assert channel.next_event() == "called"
         for name, data in zip(NAMES, body, strict=True):
@@ -179,9 +175,9 @@ def test_message_reaches_handler_over_tls(tls_server: Gunicorn, channel: Channel
 @pytest.mark.parametrize("compression", [None, "gzip"])
 @pytest.mark.parametrize("proto_json", [False, True], ids=["proto", "json"])
 def test_client_sends_message_before_it_asks_for_next(
-    server: Gunicorn, channel: Channel, protocol: Protocol, proto_json: bool, compression: str | None
+    live_server: Gunicorn, channel: Channel, protocol: Protocol, proto_json: bool, compression: str | None
 ) -> None:
-    with server.client(proto_json=proto_json, protocol=protocol, compression=compression) as client:
+    with live_server.client(proto_json=proto_json, protocol=protocol, compression=compression) as client:
         response = client.collect(paced(channel), headers=channel.headers)
     assert response.payload == "".join(NAMES).encode()
 
@@ -194,25 +190,12 @@ def test_client_sends_message_before_it_asks_for_next_over_tls(
     assert response.payload == "".join(NAMES).encode()
 
 
-def paced(channel: Channel) -> Iterator[EchoRequest]:
-    """Yield each message when the handler has told that it got the last one."""
-    for name in NAMES:
-        yield EchoRequest(payload=name.encode())
-        if name == NAMES[0]:
-            assert channel.next_event() == "called"
-        assert channel.next_event() == f"got {name}"
-
-
-def joined() -> bytes:
-    return EchoResponse(payload="".join(NAMES).encode()).SerializeToString()
-
-
 @pytest.mark.parametrize("size", [0, 5, 200_000])
 def test_response_reaches_client_before_next_is_asked_for(
-    server: Gunicorn, channel: Channel, size: int
+    live_server: Gunicorn, channel: Channel, size: int
 ) -> None:
     message = EchoResponse(payload=bytes(size)).SerializeToString()
-    with server.connect() as connection:
+    with live_server.connect() as connection:
         connection.send(repeat(EchoRequest(payload=bytes(size), times=3), channel))
         for number in range(3):
             assert channel.next_event() == f"asked for {number}"
@@ -228,10 +211,10 @@ def test_response_reaches_client_before_next_is_asked_for(
 @in_grpc_web
 @pytest.mark.parametrize("size", [0, 5, 200_000])
 def test_response_reaches_client_before_next_is_asked_for_in_grpc_web(
-    server: Gunicorn, channel: Channel, dialect: Dialect, size: int
+    live_server: Gunicorn, channel: Channel, dialect: Dialect, size: int
 ) -> None:
     request = dialect.wrap(EchoRequest(payload=bytes(size), times=3))
-    with server.connect() as connection:
+    with live_server.connect() as connection:
         connection.send(post("Repeat", dialect.headers | channel.headers, request))
         for number in range(3):
             assert channel.next_event() == f"asked for {number}"
@@ -249,9 +232,9 @@ def test_response_reaches_client_before_next_is_asked_for_in_grpc_web(
 @pytest.mark.parametrize("compression", [None, "gzip"])
 @pytest.mark.parametrize("proto_json", [False, True], ids=["proto", "json"])
 def test_client_gives_response_before_next_is_asked_for(
-    server: Gunicorn, channel: Channel, protocol: Protocol, proto_json: bool, compression: str | None
+    live_server: Gunicorn, channel: Channel, protocol: Protocol, proto_json: bool, compression: str | None
 ) -> None:
-    with server.client(proto_json=proto_json, protocol=protocol, compression=compression) as client:
+    with live_server.client(proto_json=proto_json, protocol=protocol, compression=compression) as client:
         assert_live(client.repeat(EchoRequest(payload=b"x", times=3), headers=channel.headers), channel)
 
 
@@ -262,62 +245,43 @@ def test_client_gives_response_before_next_is_asked_for_over_tls(
         assert_live(client.repeat(EchoRequest(payload=b"x", times=3), headers=channel.headers), channel)
 
 
-def assert_live(responses: Iterator[EchoResponse], channel: Channel) -> None:
-    """Read three responses, giving leave for each when the last one is there."""
-    for number, response in enumerate(responses):
-        assert response.payload == b"x"
-        assert channel.next_event() == f"asked for {number}"
-        channel.go_on()
-    assert number == 2
-    assert channel.next_event() == "closed"
-
-
 def repeat(request: EchoRequest, channel: Channel) -> bytes:
     return post("Repeat", {**STREAM, **channel.headers}, envelope(request.SerializeToString()))
 
 
-def assert_closed_by_leaving(server: Gunicorn, channel: Channel) -> None:
-    with server.connect() as connection:
+def assert_closed_by_leaving(live_server: Gunicorn, channel: Channel) -> None:
+    with live_server.connect() as connection:
         connection.send(repeat(EchoRequest(payload=b"x", times=-1), channel))
         connection.read_head()
         connection.read_envelope()
         connection.reset()
     channel.go_on_to_the_end()
     assert_closed(channel)
-    assert server.serves()
+    assert live_server.serves()
 
 
-def test_generator_is_closed_when_client_leaves(server: Gunicorn, channel: Channel) -> None:
-    assert_closed_by_leaving(server, channel)
+def test_generator_is_closed_when_client_leaves(live_server: Gunicorn, channel: Channel) -> None:
+    assert_closed_by_leaving(live_server, channel)
 
 
 def test_generator_is_closed_when_client_leaves_over_tls(tls_server: Gunicorn, channel: Channel) -> None:
     assert_closed_by_leaving(tls_server, channel)
 
 
-def test_generator_is_closed_when_client_closes_stream(server: Gunicorn, channel: Channel) -> None:
+def test_generator_is_closed_when_client_closes_stream(live_server: Gunicorn, channel: Channel) -> None:
     request = EchoRequest(payload=b"x", times=-1)
-    with server.client() as client, client.repeat(request, headers=channel.headers) as responses:
+    with live_server.client() as client, client.repeat(request, headers=channel.headers) as responses:
         assert next(responses).payload == b"x"
     channel.go_on_to_the_end()
     assert_closed(channel)
-    assert server.serves()
-
-
-def assert_closed(channel: Channel) -> None:
-    """Wait for the end of a generator that would go on for ever."""
-    for event in iter(channel.next_event, ""):
-        if event == "closed":
-            break
-    else:
-        pytest.fail("the generator was not closed")
+    assert live_server.serves()
 
 
 @pytest.mark.parametrize("leave", ["end", "reset"])
 def test_client_that_leaves_looks_to_handler_like_no_end_of_stream(
-    server: Gunicorn, channel: Channel, leave: str
+    live_server: Gunicorn, channel: Channel, leave: str
 ) -> None:
-    with server.connect() as connection:
+    with live_server.connect() as connection:
         connection.send(post("Collect", {**STREAM, **channel.headers, "transfer-encoding": "chunked"}))
         connection.send(chunk(wrap("anna")))
         assert channel.next_event() == "called"

@@ -1,0 +1,49 @@
+"""Streams that are live: each side goes on only when the other has told that it has the last message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from echo.v1.echo_pb2 import EchoRequest, EchoResponse
+
+from tests.integration.channel import Channel
+from tests.integration.wire import envelope
+
+NAMES = ["anna", "bert", "carl", "dora", "emil", "fred"]
+
+
+def wrap(name: str) -> bytes:
+    return envelope(EchoRequest(payload=name.encode()).SerializeToString())
+
+
+def paced(channel: Channel) -> Iterator[EchoRequest]:
+    """Yield each message when the handler has told that it got the last one."""
+    for name in NAMES:
+        yield EchoRequest(payload=name.encode())
+        if name == NAMES[0]:
+            assert channel.next_event() == "called"
+        assert channel.next_event() == f"got {name}"
+
+
+def joined() -> bytes:
+    return EchoResponse(payload="".join(NAMES).encode()).SerializeToString()
+
+
+def assert_live(responses: Iterator[EchoResponse], channel: Channel) -> None:
+    """Read three responses, giving leave for each when the last one is there."""
+    for number, response in enumerate(responses):
+        assert response.payload == b"x"
+        assert channel.next_event() == f"asked for {number}"
+        channel.go_on()
+    assert number == 2
+    assert channel.next_event() == "closed"
+
+
+def assert_closed(channel: Channel) -> None:
+    """Wait for the end of a generator that would go on for ever."""
+    for event in iter(channel.next_event, ""):
+        if event == "closed":
+            break
+    else:
+        pytest.fail("the generator was not closed")

@@ -1,0 +1,428 @@
+"""The body of a request under gunicorn, over HTTP/1.1 and over HTTP/2.
+
+Both read below gunicorn's ``wsgi.input``, which waits for more than it is asked for, and set what is left of
+the call's deadline on each receive.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from urllib3.util.wait import wait_for_read
+
+from connect_sync.deadline import Deadline, deadline_exceeded
+from connect_sync.errors import ConnectError
+from connect_sync.http import READ_SIZE
+from wsgi_adapters.body import DRAIN_MAX_BYTES, DRAIN_MAX_MS, RequestBody, broken_off, has_left, while_there
+
+_HTTP2_END_MS = 100
+"""For how long the end of a response over HTTP/2 waits for that of its request: it delays an early answer."""
+
+_READS_BETWEEN_CHUNKS = 16
+"""How often at most to read frames between two chunks of a response: TLS hands over a record at a time."""
+
+_CANCEL = 0x8
+"""The error of HTTP/2 for a stream that is not needed any more (RFC 9113, section 7)."""
+
+_LEAST_TIMEOUT = 0.001
+"""Seconds for a send whose time is up: 0 would mean another mode to a socket."""
+
+
+class GunicornBody(RequestBody):
+    """A body under gunicorn, with the sync and the gthread worker.
+
+    gunicorn's input waits for 1 KiB at least, whatever the size that is asked for. Below it is a reader
+    that does not: for a chunked body, the reader's parser yields each piece when it arrives; for a body of
+    known length, the reader takes an exact read. Both receive through an "unreader" that holds the socket,
+    which is where a deadline is set on every receive.
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_bounded",
+        "_chunks",
+        "_deadline",
+        "_input",
+        "_remaining",
+        "_send_bound",
+        "_unreader",
+        "is_read",
+        "length",
+    )
+
+    is_read: bool
+    length: int | None
+
+    def __init__(self, stream: Any) -> None:
+        """Read ``stream``, gunicorn's own ``wsgi.input``."""
+        reader = stream.reader
+        self._input = stream
+        self._bounded: _BoundedSocket | None = None
+        self._deadline: Deadline | None = None
+        self._send_bound: tuple[socket.socket, float | None] | None = None
+        self._chunks: Iterator[bytes] | None = None
+        # What a middleware has read ahead waits in the buffer of the stream, or in that of the reader.
+        buffered = stream.buf.tell()
+        self._ahead: bytes = stream.read(buffered) if buffered else b""
+        if hasattr(reader, "parser"):
+            buffered = reader.buf.tell()
+            self._ahead += reader.read(buffered) if buffered else b""
+            self._chunks = iter(reader.parser or ())
+            self._unreader = reader.req.unreader
+            self.length = None
+            self.is_read = False
+        else:
+            self._remaining = len(self._ahead) + reader.length
+            self._unreader = reader.unreader
+            self.length = self._remaining
+            self.is_read = not self._remaining
+
+    def read(self, size: int) -> bytes:
+        """Return what has arrived, or ``size`` bytes of a body of known length.
+
+        Raises:
+            ConnectError: The client broke off, its chunks are malformed, or the deadline has passed.
+        """
+        if self.is_read:
+            return b""
+        try:
+            data = self._receive(size)
+        except TimeoutError as error:
+            # A reader of known length goes on where it was; a parser that has failed does not.
+            if self._chunks is not None:
+                self._give_up()
+            raise deadline_exceeded() from error
+        except Exception as error:  # gunicorn has a class of its own for each way to be malformed
+            self._give_up()
+            raise broken_off() from error
+        if self._chunks is not None:
+            if not data:
+                self._end()
+            return data
+        if not data:
+            self._give_up()
+            raise broken_off()
+        self._remaining -= len(data)
+        if not self._remaining:
+            self._end()
+        return data
+
+    def _receive(self, size: int) -> bytes:
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+        elif self._chunks is not None:
+            # A piece is empty where a chunk's size came without its data.
+            data = next(filter(None, self._chunks), b"")
+        else:
+            data = self._input.reader.read(min(size, self._remaining))
+        return data
+
+    def set_deadline(self, deadline: Deadline) -> None:
+        """Let no receive outlast ``deadline``."""
+        self._deadline = deadline
+        if self.is_read:
+            return
+        if self._bounded is None:
+            self._bounded = _BoundedSocket(self._unreader.sock, deadline)
+            self._unreader.sock = self._bounded
+        else:
+            self._bounded.deadline = deadline
+
+    def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Return an iterator over the chunks, until the client has left.
+
+        No send outlasts what is left of the deadline now, and a moment for its error to leave.
+        """
+        if self._deadline is not None:
+            sock = self._socket
+            self._send_bound = (sock, sock.gettimeout())
+            sock.settimeout(self._deadline.wait_limit() + DRAIN_MAX_MS / 1000)
+        return while_there(chunks, self)
+
+    def peer_has_left(self) -> bool:
+        """Tell whether the client has closed the connection, or its sending half."""
+        return has_left(self._socket.fileno())
+
+    @property
+    def _socket(self) -> socket.socket:
+        sock: socket.socket = self._unreader.sock if self._bounded is None else self._bounded.sock
+        return sock
+
+    def close(self) -> None:
+        """Read what is left, up to a bound."""
+        if self._send_bound is not None:
+            sock, timeout = self._send_bound
+            self._send_bound = None
+            sock.settimeout(timeout)
+        if self.is_read:
+            return
+        self.set_deadline(Deadline(DRAIN_MAX_MS))
+        drained = 0
+        try:
+            while drained < DRAIN_MAX_BYTES and not self.is_read:
+                drained += len(self.read(READ_SIZE))
+        except ConnectError:
+            pass  # the client is gone, or too slow to hear the answer
+        if not self.is_read:
+            self._give_up()
+
+    def _end(self) -> None:
+        """Read no more, and give the socket back as it was."""
+        self.is_read = True
+        if self._bounded is not None:
+            self._unreader.sock = self._bounded.restore()
+            self._bounded = None
+
+    def _give_up(self) -> None:
+        """Read no more, and let gunicorn find that the connection cannot be used again.
+
+        Before the next request gunicorn reads the last one's body to its end. Where that end is not known,
+        this has to fail, or the rest of the body would be taken for a request. If the response has not
+        begun, its head says that the connection closes (RFC 9112, section 9.6).
+        """
+        self._end()
+        if self._chunks is not None:
+            self._input.reader.req.force_close()
+        self._input.reader = _LostReader()
+
+
+class GunicornHttp2Body(RequestBody):
+    """A body under gunicorn's HTTP/2, with the gthread and the gevent worker.
+
+    The frames of all of a connection's streams are read by whoever waits for one of them: by this body
+    until it has data of its own stream, and between two chunks of the response, since nobody else would
+    hear there that the client has given the stream up. Within a deadline, gunicorn itself is never let
+    wait: it would count anew with each byte that the client sends or takes, and reset the stream in the end.
+    """
+
+    __slots__ = ("_ahead", "_connection", "_deadline", "_socket_timeout", "_stream", "is_read", "length")
+
+    is_read: bool
+    is_sent_at_once = False
+    length: int | None
+
+    def __init__(self, stream: Any, length: int | None) -> None:
+        """Read ``stream``, gunicorn's own ``wsgi.input``, of ``length`` bytes if that was announced."""
+        self.length = length
+        # What a middleware has read ahead waits in the buffer of the input.
+        buffered = len(stream._buf)
+        self._ahead: bytes = stream.read(buffered) if buffered else b""
+        self._stream = stream._stream
+        self._connection = stream._stream.connection
+        self._deadline: Deadline | None = None
+        self._socket_timeout: float | None = self._connection.sock.gettimeout()
+        self.is_read = False
+
+    def read(self, size: int) -> bytes:
+        """Return what has arrived, whatever ``size``.
+
+        Raises:
+            ConnectError: The client broke off, or the deadline has passed.
+        """
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            return data
+        try:
+            return self._receive()
+        except ConnectError:
+            raise
+        except Exception as error:  # gunicorn has a class of its own for each way to be malformed
+            raise broken_off() from error
+
+    def _receive(self) -> bytes:
+        stream = self._stream
+        connection = self._connection
+        while not self.is_read:
+            chunk: bytes | None = stream.pop_chunk()
+            if chunk:
+                return chunk
+            if stream.body_complete:
+                self.is_read = True
+                break
+            if self._has_left():
+                raise broken_off()
+            if stream.expect_continue and not stream.response_headers_sent:
+                stream.expect_continue = False
+                connection.send_informational(stream.stream_id, 100, [])
+            if self._deadline is None:
+                connection.pump(stream.stream_id)
+                continue
+            # A client that goes on sending must not outlast it either.
+            self._deadline.check()
+            if not self._read_frames(self._deadline.wait_limit()):
+                raise deadline_exceeded()
+        return b""
+
+    def _has_left(self) -> bool:
+        return bool(self._stream.disconnected or self._connection.is_closed)
+
+    def _read_frames(self, timeout: float) -> bool:
+        """Read frames for at most ``timeout`` seconds, and tell whether that was enough."""
+        connection = self._connection
+        if connection._deferred_events:
+            connection.pump(self._stream.stream_id)  # they have been read before
+            return True
+        before = connection.sock.gettimeout()
+        connection.sock.settimeout(0)
+        try:
+            data = _receive_by(Deadline(timeout * 1000), connection.sock)
+        finally:
+            connection.sock.settimeout(before)
+        if data is None:
+            return False
+        connection.pending_requests.extend(connection.receive_data(data))
+        return True
+
+    def set_deadline(self, deadline: Deadline) -> None:
+        """Let no wait for frames outlast ``deadline``."""
+        self._deadline = deadline
+
+    def peer_has_left(self) -> bool:
+        """Tell whether the client has given the stream up, or left."""
+        from gunicorn.http2.errors import HTTP2StreamError
+
+        if has_left(self._connection.sock.fileno()):
+            return True
+        try:
+            self._catch_up()
+        except HTTP2StreamError:
+            return True
+        return self._has_left()
+
+    def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the chunks, until the client gives the stream up.
+
+        No send outlasts what is left of the deadline now, and a moment for its error to leave: chunks are
+        cut to what the client has opened its window for.
+        """
+        limit = None
+        if self._deadline is not None:
+            limit = Deadline(self._deadline.remaining() * 1000 + DRAIN_MAX_MS)
+        self._check_peer()
+        for chunk in chunks:
+            if limit is None:
+                # Of the two timeouts that gunicorn may have left here, one is for idle connections.
+                self._connection.sock.settimeout(self._connection.stream_timeout)
+                yield chunk
+            else:
+                yield from self._within(limit, chunk)
+            self._catch_up()
+        self._await_end()
+
+    def _catch_up(self) -> None:
+        """Read the frames that have arrived."""
+        if self._ends_too_early():
+            return
+        for _ in range(_READS_BETWEEN_CHUNKS):
+            if not self._look_for_frames(0):
+                break
+
+    def _within(self, limit: Deadline, chunk: bytes) -> Iterator[bytes]:
+        """Yield a chunk in pieces that can be sent at once, as the client makes room for them."""
+        h2_connection = self._connection.h2_conn
+        stream_id = self._stream.stream_id
+        while True:
+            # A client may shrink its windows to less than nothing (RFC 9113, section 6.9.2).
+            window = max(0, h2_connection.local_flow_control_window(stream_id)) if chunk else 0
+            piece, chunk = chunk[:window], chunk[window:]
+            if piece or not chunk:
+                self._connection.sock.settimeout(limit.wait_limit() or _LEAST_TIMEOUT)
+                yield piece
+            if not chunk:
+                return
+            remaining = limit.wait_limit()
+            if not remaining or not self._look_for_frames(remaining):
+                self._connection.abort_stream(stream_id, _CANCEL)
+                raise _peer_left(stream_id)
+
+    def _look_for_frames(self, timeout: float) -> bool:
+        """Read frames as `_read_frames` does; raise what gunicorn takes for a client that has left."""
+        try:
+            is_read = self._read_frames(timeout)
+        except Exception as error:  # a connection that is lost, or frames that are malformed
+            raise _peer_left(self._stream.stream_id) from error
+        self._check_peer()
+        return is_read
+
+    def _check_peer(self) -> None:
+        if self._has_left():
+            raise _peer_left(self._stream.stream_id)
+
+    def _await_end(self) -> None:
+        """Let the request end before the response does, if it is about to.
+
+        gunicorn resets a stream whose response ends first, and answers with another reset what was still on
+        its way: to a proxy, that may be a failure of this call, or of the next one on the connection.
+        """
+        if self._ends_too_early():
+            return
+        self._deadline = Deadline(_HTTP2_END_MS)
+        drained = 0
+        try:
+            while drained < DRAIN_MAX_BYTES and not self.is_read:
+                drained += len(self.read(READ_SIZE))
+        except ConnectError:
+            self._check_peer()  # if it is there, it has more to say than is waited for
+
+    def _ends_too_early(self) -> bool:
+        """Tell whether the client, when it sees the answer, may end its request before the announced length.
+
+        h2 takes that for an error of the whole connection, unless the response has ended before it is read.
+        """
+        return self.length is not None and not self._stream.body_complete
+
+    def close(self) -> None:
+        """Give the socket back as it was. What is left of the body, gunicorn tells the client to keep."""
+        self._connection.sock.settimeout(self._socket_timeout)
+
+
+def _receive_by(deadline: Deadline, sock: socket.socket) -> bytes | None:
+    """Return what a socket that does not wait has received by ``deadline``; None if that is nothing.
+
+    Left to wait, gevent's sockets would count anew with each byte of a TLS record.
+    """
+    while True:
+        try:
+            return sock.recv(READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            remaining = deadline.wait_limit()
+            if not remaining or not wait_for_read(sock, remaining):
+                return None
+
+
+def _peer_left(stream_id: int) -> Exception:
+    """Return what gunicorn takes for the end of a stream, and not for an error of the application."""
+    from gunicorn.http2.errors import HTTP2StreamError
+
+    return HTTP2StreamError(stream_id, "the client has given it up")
+
+
+class _BoundedSocket:
+    """The part of a socket that gunicorn receives with, bounded by a deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self.sock = sock
+        self._timeout = sock.gettimeout()
+        self.deadline = deadline
+
+    def recv(self, size: int) -> bytes:
+        remaining = self.deadline.wait_limit()
+        if not remaining:
+            raise TimeoutError
+        self.sock.settimeout(remaining)
+        return self.sock.recv(size)
+
+    def restore(self) -> socket.socket:
+        self.sock.settimeout(self._timeout)
+        return self.sock
+
+
+class _LostReader:
+    """A reader for gunicorn whose connection has lost its place."""
+
+    def read(self, size: int) -> bytes:
+        raise OSError(errno.ENOTCONN, "the request body was not read to its end")

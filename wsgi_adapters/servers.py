@@ -1,0 +1,99 @@
+"""Which family of servers a request comes from, by what its environ holds, and what that family needs.
+
+The table in docs/servers.md says what comes of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from wsgi_adapters.body import (
+    ChunkedBody,
+    Client,
+    EmptyBody,
+    LengthBody,
+    RequestBody,
+    TerminatedBody,
+    UnreadableBody,
+    UwsgiChunkedBody,
+    has_left,
+)
+from wsgi_adapters.gunicorn import GunicornBody, GunicornHttp2Body
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+# Python reads no numbers of more than some thousand digits; a length of nineteen is past every limit.
+_MAX_DIGITS = 19
+
+
+def open_body(environ: WSGIEnvironment) -> RequestBody:
+    """Return the body of a request, in the way of the server that ``environ`` comes from."""
+    stream: Any = environ["wsgi.input"]
+    module = type(stream).__module__
+    if module == "gunicorn.http.body":
+        return GunicornBody(stream)
+    length = _content_length(environ)
+    if module == "gunicorn.http2.request":
+        return GunicornHttp2Body(stream, length)
+    is_chunked = "HTTP_TRANSFER_ENCODING" in environ
+    client = _find_client(environ, stream, is_chunked)
+    if length is not None:
+        return LengthBody(stream, length, client)
+    if is_chunked and "uwsgi.version" in environ:
+        return UwsgiChunkedBody(_uwsgi().chunked_read, client)
+    # From HTTP/2 on a body has its end in the frames, whether a length is announced or not. Envoy, around
+    # pyvoy, has taken any transfer coding off, and leaves no trace of it.
+    if (
+        environ.get("wsgi.input_terminated")
+        or not environ["SERVER_PROTOCOL"].startswith("HTTP/1")
+        or module == "_pyvoy.wsgi"
+    ):
+        return TerminatedBody(stream, client)
+    if not is_chunked:
+        return EmptyBody(client)
+    return ChunkedBody(stream, client) if _is_wsgiref(environ, stream) else UnreadableBody(client)
+
+
+def _find_client(environ: WSGIEnvironment, stream: Any, is_chunked: bool) -> Client | None:
+    """Return what the server tells of the client, None where that is nothing."""
+    sock: socket.socket | None = environ.get("werkzeug.socket")
+    if sock is not None:
+        return Client(lambda: has_left(sock.fileno()), sock=sock)
+    has_disconnected = environ.get("waitress.client_disconnected")
+    if has_disconnected is not None:
+        return Client(has_disconnected)
+    if type(stream).__module__ == "cheroot.server":
+        # It reads on itself to the end of a known length, but not of chunks.
+        descriptor = stream.rfile.fileno()
+        return Client(lambda: has_left(descriptor), lingers=descriptor if is_chunked else None, is_kept=True)
+    if _is_wsgiref(environ, stream):
+        descriptor = stream.fileno()
+    elif "uwsgi.version" in environ:
+        descriptor = _uwsgi().connection_fd()
+    else:
+        return None
+    return Client(lambda: has_left(descriptor), lingers=descriptor)
+
+
+def _is_wsgiref(environ: WSGIEnvironment, stream: object) -> bool:
+    """Tell whether the server is the standard library's: those that build on it have inputs of their own."""
+    software = environ.get("SERVER_SOFTWARE", "")
+    return isinstance(stream, io.BufferedReader) and software.startswith("WSGIServer/")
+
+
+def _uwsgi() -> Any:
+    """Return uWSGI's module, which exists in its processes alone."""
+    return importlib.import_module("uwsgi")
+
+
+def _content_length(environ: WSGIEnvironment) -> int | None:
+    length = environ.get("CONTENT_LENGTH")
+    # Servers have refused what is no number; some leave the variable empty.
+    if not length or not length.isdecimal():
+        return None
+    return int(length) if len(length) < _MAX_DIGITS else sys.maxsize
