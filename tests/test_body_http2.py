@@ -190,6 +190,30 @@ def test_body_larger_than_the_window_is_read(connection: Connection) -> None:
     assert (body.read(1), body.is_read) == (b"", True)
 
 
+@pytest.mark.parametrize("timeout_ms", [None, 10_000], ids=["without a deadline", "within a deadline"])
+@pytest.mark.parametrize("is_deferred", [False, True], ids=["arriving", "read before"])
+def test_request_is_kept_that_comes_with_the_reset_of_one_that_waits(
+    connection: Connection, timeout_ms: int | None, is_deferred: bool
+) -> None:
+    _, body = open_request(connection)
+    if timeout_ms is not None:
+        body.set_deadline(Deadline(timeout_ms))
+    connection.begin(3, ends=True)
+    connection.send(b"a")
+    assert body.read(1) == b"a"
+    connection.client.reset_stream(3)
+    connection.client.send_headers(5, HEADERS, end_stream=True)
+    connection.client.send_data(1, b"b")
+    connection.flush()
+    if is_deferred:
+        # As gunicorn does while it waits for the client to open its window.
+        data = connection.server.sock.recv(1 << 16)
+        connection.server._deferred_events.extend(connection.server.h2_conn.receive_data(data))
+
+    assert body.read(1) == b"b"
+    assert [request.stream.stream_id for request in connection.server.receive_data()] == [5]
+
+
 @pytest.mark.parametrize(("read", "rest"), [(0, b"abcdefghi"), (2, b"cdefghi"), (4, b"efghi"), (9, b"")])
 def test_what_a_middleware_has_read_ahead_is_read_first(
     connection: Connection, read: int, rest: bytes

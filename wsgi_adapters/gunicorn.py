@@ -28,6 +28,9 @@ _READS_BETWEEN_CHUNKS = 16
 _CANCEL = 0x8
 """The error of HTTP/2 for a stream that is not needed any more (RFC 9113, section 7)."""
 
+_NO_LIMIT = 2_000_000.0
+"""Seconds, some 23 days: as long as a socket can be waited for."""
+
 _LEAST_TIMEOUT = 0.001
 """Seconds for a send whose time is up: 0 would mean another mode to a socket."""
 
@@ -195,8 +198,9 @@ class GunicornHttp2Body(RequestBody):
 
     The frames of all of a connection's streams are read by whoever waits for one of them: by this body
     until it has data of its own stream, and between two chunks of the response, since nobody else would
-    hear there that the client has given the stream up. Within a deadline, gunicorn itself is never let
-    wait: it would count anew with each byte that the client sends or takes, and reset the stream in the end.
+    hear there that the client has given the stream up. gunicorn itself is never let wait for a body: it would
+    count anew with each byte that the client sends, and may lose the requests that come meanwhile. Nor is it
+    let wait for the client to take a response within a deadline.
     """
 
     __slots__ = ("_ahead", "_connection", "_deadline", "_socket_timeout", "_stream", "is_read", "length")
@@ -249,7 +253,9 @@ class GunicornHttp2Body(RequestBody):
                 stream.expect_continue = False
                 connection.send_informational(stream.stream_id, 100, [])
             if self._deadline is None:
-                connection.pump(stream.stream_id)
+                # As gunicorn has it; 0 stands for no limit, and comes as None.
+                if not self._read_frames(connection.stream_timeout or _NO_LIMIT):
+                    connection.abort_stream(stream.stream_id, _CANCEL)
                 continue
             # A client that goes on sending must not outlast it either.
             self._deadline.check()
@@ -264,17 +270,20 @@ class GunicornHttp2Body(RequestBody):
         """Read frames for at most ``timeout`` seconds, and tell whether that was enough."""
         connection = self._connection
         if connection._deferred_events:
-            connection.pump(self._stream.stream_id)  # they have been read before
-            return True
-        before = connection.sock.gettimeout()
-        connection.sock.settimeout(0)
-        try:
-            data = _receive_by(Deadline(timeout * 1000), connection.sock)
-        finally:
-            connection.sock.settimeout(before)
-        if data is None:
-            return False
-        connection.pending_requests.extend(connection.receive_data(data))
+            requests = connection._process_events(())  # they have been read before
+        else:
+            before = connection.sock.gettimeout()
+            connection.sock.settimeout(0)
+            try:
+                data = _receive_by(Deadline(timeout * 1000), connection.sock)
+            finally:
+                connection.sock.settimeout(before)
+            if data is None:
+                return False
+            requests = connection.receive_data(data)
+        # The queue is looked up only now: where the client resets a request that waits in it, gunicorn puts
+        # another one in its place. gunicorn's own `pump` has it from before, and loses the new requests.
+        connection.pending_requests.extend(requests)
         return True
 
     def set_deadline(self, deadline: Deadline) -> None:
