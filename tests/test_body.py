@@ -344,12 +344,25 @@ def test_what_a_middleware_has_read_ahead_of_chunks_is_read_first() -> None:
     assert b"".join(body) == b"cdefghi"
 
 
-def test_chunks_that_a_middleware_has_read_to_their_end_are_read() -> None:
+@pytest.mark.parametrize("read", [1, 3, -1])
+def test_body_of_known_length_that_a_middleware_has_read_is_not_taken_for_an_empty_one(read: int) -> None:
+    connection = Connection(b"abc", length=3)
+    connection.input.read(read)
+    body = open_body(environ_of(connection.input, CONTENT_LENGTH="3"))
+
+    with pytest.raises(ConnectError, match="middleware") as caught:
+        body.read(5)
+    assert caught.value.code is Code.INTERNAL
+
+
+def test_chunks_that_a_middleware_has_read_to_their_end_are_not_taken_for_an_empty_body() -> None:
     connection = Connection(chunk(b"abc"), LAST)
     connection.input.read()
     body = open_body(environ_of(connection.input, HTTP_TRANSFER_ENCODING="chunked"))
 
-    assert (body.read(5), body.is_read) == (b"", True)
+    with pytest.raises(ConnectError, match="middleware") as caught:
+        body.read(5)
+    assert caught.value.code is Code.INTERNAL
 
 
 def test_body_of_known_length_is_read_exactly_under_gunicorn() -> None:
@@ -770,3 +783,14 @@ def test_uwsgi_is_told_how_many_seconds_remain(monkeypatch: pytest.MonkeyPatch) 
 
     assert (body.read(1), body.is_read, body.read(1)) == (b"", True, b"")
     assert calls == [(), (2,), (1,)]
+
+
+# Apache's mod_wsgi
+
+
+def test_server_that_takes_no_response_before_the_request_has_ended_is_given_none() -> None:
+    stream = Input(b"abc")
+    body = TerminatedBody(stream, Client(lambda: False, hears_late=True))
+
+    assert list(body.iterate_response([b"a"])) == [b"a"]
+    assert body.is_read

@@ -74,7 +74,7 @@ class RequestBody(Body):
 class Client:
     """What a server tells of a client beside its request: see `wsgi_adapters.servers`."""
 
-    __slots__ = ("has_left", "is_kept", "lingers", "socket")
+    __slots__ = ("has_left", "hears_late", "is_kept", "lingers", "socket")
 
     def __init__(
         self,
@@ -83,6 +83,7 @@ class Client:
         sock: socket.socket | None = None,
         lingers: int | None = None,
         is_kept: bool = False,
+        hears_late: bool = False,
     ) -> None:
         """Describe a client.
 
@@ -92,11 +93,14 @@ class Client:
             lingers: The file descriptor of its connection, if the server leaves in it what the application
                 has not read of the body.
             is_kept: Whether the server then takes that for the next request.
+            hears_late: Whether the server takes nothing of the response before it has passed on the whole
+                request. It must not have to wait with that for a response it does not take.
         """
         self.has_left: Callable[[], bool] = has_left
         self.socket: socket.socket | None = sock
         self.lingers: int | None = lingers
         self.is_kept: bool = is_kept
+        self.hears_late: bool = hears_late
 
 
 class ServerBody(RequestBody):
@@ -126,7 +130,18 @@ class ServerBody(RequestBody):
             return iter(chunks)
         if self._deadline is not None and self._client.socket is not None:
             self._client.socket.settimeout(self._deadline.wait_limit() + DRAIN_MAX_MS / 1000)
+        if self._client.hears_late:
+            self._read_on()
         return while_there(chunks, self)
+
+    def _read_on(self) -> None:
+        """Read what is left of the body, up to a bound."""
+        drained = 0
+        try:
+            while drained < DRAIN_MAX_BYTES and not self.is_read:
+                drained += len(self.read(READ_SIZE))
+        except ConnectError:
+            pass  # the client is gone, or its time is up
 
     def close(self) -> None:
         """Give the socket back as it was, and take what the client still sends, where nobody else does.
@@ -326,6 +341,18 @@ class UwsgiChunkedBody(ServerBody):
         if self._deadline is None:
             return self._read_chunk()
         return self._read_chunk(ceil(self._deadline.wait_limit()))
+
+
+class ConsumedBody(ServerBody):
+    """A body that was read before it came to the application."""
+
+    __slots__ = ()
+
+    is_read: bool = True
+
+    def read(self, size: int) -> bytes:
+        """Raise ConnectError: what is missing must not look like an empty message."""
+        raise ConnectError(Code.INTERNAL, "the request body was read before, perhaps by middleware")
 
 
 class UnreadableBody(ServerBody):

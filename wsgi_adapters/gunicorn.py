@@ -84,6 +84,12 @@ class GunicornBody(RequestBody):
             self.length = self._remaining
             self.is_read = not self._remaining
 
+    def is_consumed(self, length: int | None) -> bool:
+        """Tell whether a part of the body, ``length`` bytes if that was announced, was read by others."""
+        if self._chunks is None:
+            return length is not None and self._remaining < length
+        return self._input.reader.parser is None and not self._ahead
+
     def read(self, size: int) -> bytes:
         """Return what has arrived, or ``size`` bytes of a body of known length.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from wsgi_adapters.body import (
     ChunkedBody,
     Client,
+    ConsumedBody,
     EmptyBody,
     LengthBody,
     RequestBody,
@@ -35,9 +36,10 @@ def open_body(environ: WSGIEnvironment) -> RequestBody:
     """Return the body of a request, in the way of the server that ``environ`` comes from."""
     stream: Any = environ["wsgi.input"]
     module = type(stream).__module__
-    if module == "gunicorn.http.body":
-        return GunicornBody(stream)
     length = _content_length(environ)
+    if module == "gunicorn.http.body":
+        body = GunicornBody(stream)
+        return ConsumedBody() if body.is_consumed(length) else body
     if module == "gunicorn.http2.request":
         return GunicornHttp2Body(stream, length)
     is_chunked = "HTTP_TRANSFER_ENCODING" in environ
@@ -46,6 +48,14 @@ def open_body(environ: WSGIEnvironment) -> RequestBody:
         return LengthBody(stream, length, client)
     if is_chunked and "uwsgi.version" in environ:
         return UwsgiChunkedBody(_uwsgi().chunked_read, client)
+    if (
+        is_chunked
+        and _is_mod_wsgi_daemon(environ, stream)
+        and not environ["SERVER_PROTOCOL"].startswith("HTTP/1")
+    ):
+        # Daemons get bodies in chunks. HTTP/2 begins one with an empty piece, which becomes the chunk that
+        # ends it: to the application it looks whole, and empty.
+        return UnreadableBody(client)
     # From HTTP/2 on a body has its end in the frames, whether a length is announced or not. Envoy, around
     # pyvoy, has taken any transfer coding off, and leaves no trace of it.
     if (
@@ -71,6 +81,8 @@ def _find_client(environ: WSGIEnvironment, stream: Any, is_chunked: bool) -> Cli
         # It reads on itself to the end of a known length, but not of chunks.
         descriptor = stream.rfile.fileno()
         return Client(lambda: has_left(descriptor), lingers=descriptor if is_chunked else None, is_kept=True)
+    if _is_mod_wsgi_daemon(environ, stream):
+        return Client(lambda: False, hears_late=True)
     if _is_wsgiref(environ, stream):
         descriptor = stream.fileno()
     elif "uwsgi.version" in environ:
@@ -78,6 +90,11 @@ def _find_client(environ: WSGIEnvironment, stream: Any, is_chunked: bool) -> Cli
     else:
         return None
     return Client(lambda: has_left(descriptor), lingers=descriptor)
+
+
+def _is_mod_wsgi_daemon(environ: WSGIEnvironment, stream: object) -> bool:
+    """Tell whether the server is Apache's mod_wsgi, with the application in a process of its own."""
+    return type(stream).__module__ == "mod_wsgi" and bool(environ.get("mod_wsgi.process_group"))
 
 
 def _is_wsgiref(environ: WSGIEnvironment, stream: object) -> bool:

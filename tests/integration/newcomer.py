@@ -151,8 +151,9 @@ def curl(command: str) -> str:
     parser.add_argument("--data")
     parser.add_argument("--write-out", default="")
     options = parser.parse_args(shlex.split(command.replace("\\\n", ""))[1:])
-    name, _, value = options.header.partition(": ")
-    request = urllib.request.Request(options.url, options.data.encode(), {name: value})
+    headers = dict([options.header.split(": ", 1)]) if options.header else {}
+    data = None if options.data is None else options.data.encode()
+    request = urllib.request.Request(options.url, data, headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         response = opener.open(request, timeout=PATIENCE)

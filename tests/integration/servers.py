@@ -45,9 +45,11 @@ class Gunicorn:
         application: str = "tests.integration.service:application",
         certificates: Certificates | None = None,
         is_mutual: bool = False,
+        packages: Path | None = None,
     ) -> None:
         """Start one, over TLS if there are ``certificates``; ``is_mutual``: for clients that have one, too.
 
+        What is installed in the folder ``packages`` stands before what the environment has.
         Its socket is bound here, so that no other process can take the port.
         """
         self.tls: ssl.SSLContext | None = None
@@ -60,6 +62,9 @@ class Gunicorn:
                 options += ("--cert-reqs", str(int(ssl.CERT_REQUIRED)))
         self._output = output
         self._shown = 0
+        paths = [_ROOT, _ROOT / "tests" / "gen"]
+        if packages is not None:
+            paths.insert(0, packages)
         with socket.create_server(("127.0.0.1", 0)) as listener, output.open("wb") as log:
             # gunicorn does this also, but only when the first connections may be there already.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -74,7 +79,7 @@ class Gunicorn:
                     application,
                 ],
                 cwd=_ROOT,
-                env={**os.environ, "PYTHONPATH": f"{_ROOT}{os.pathsep}{_ROOT / 'tests' / 'gen'}"},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
                 pass_fds=[listener.fileno()],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -156,10 +161,19 @@ class Http2Gunicorn(Gunicorn):
         *options: str,
         application: str = "tests.integration.service:application",
         certificates: Certificates | None = None,
+        packages: Path | None = None,
     ) -> None:
         """Start one: see `Gunicorn`."""
         http2 = ["--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge"]
-        super().__init__(output, worker, *http2, *options, application=application, certificates=certificates)
+        super().__init__(
+            output,
+            worker,
+            *http2,
+            *options,
+            application=application,
+            certificates=certificates,
+            packages=packages,
+        )
         self._http2_tls = None if certificates is None else certificates.client_context(is_http2=True)
 
     def connect_http2(

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from echo.v1.echo_pb2 import EchoRequest
 
 from tests.integration.certificates import Certificates
 from tests.integration.channel import Channel
+from tests.integration.wire import Connection, envelope, post
 from tests.interop import grpcio_calls
 from tests.interop.calls import check
 from tests.interop.scenarios import Variant, each_cell
@@ -25,6 +27,7 @@ from tests.interop.scenarios import Variant, each_cell
 _ROOT = Path(__file__).resolve().parents[2]
 _ECHO = "tests.integration.service:application=/echo.v1.EchoService=wsgi"
 _LEFT_OUT = ("cancel",)
+STREAM = {"content-type": "application/connect+proto"}
 
 
 class Ports(NamedTuple):
@@ -83,3 +86,21 @@ def test_response_arrives_before_next_is_asked_for(ports: Ports, channel: Channe
 @each_cell({"connect": (*_LEFT_OUT, "bidi"), "grpc-web": (*_LEFT_OUT, "bidi", "unary_get")})
 def test_client(ports: Ports, variant: Variant, scenario: str) -> None:
     check(f"http://127.0.0.1:{ports.cleartext}", variant, scenario)
+
+
+def test_client_that_leaves_goes_unnoticed(ports: Ports, channel: Channel) -> None:
+    with Connection(ports.cleartext) as connection:
+        request = envelope(EchoRequest(payload=b"x", times=3).SerializeToString())
+        connection.send(post("Repeat", STREAM | channel.headers, request))
+        assert channel.next_event() == "asked for 0"
+        connection.reset()
+    channel.go_on_to_the_end()
+    assert [channel.next_event() for _ in range(3)] == ["asked for 1", "asked for 2", "closed"]
+
+
+def test_deadline_does_not_end_wait_for_a_chunk(ports: Ports, channel: Channel) -> None:
+    with Connection(ports.cleartext) as connection:
+        headers = {"connect-timeout-ms": "100", "transfer-encoding": "chunked"}
+        connection.send(post("Collect", STREAM | headers | channel.headers))
+        assert channel.next_event() == "called"
+        assert not connection.is_answered(within=0.3)

