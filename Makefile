@@ -25,7 +25,7 @@ ON_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 PYRIGHT := $(ON_PATH) PYRIGHT_PYTHON_IGNORE_WARNINGS=1 pyright
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check conformance test-versions test-system bench clean
+.PHONY: help demo notes users test check conformance test-versions test-system bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -33,6 +33,12 @@ help: ## List the targets
 
 demo: $(GENERATED) $(READY) ## Serve the greeting sample and call it
 	PYTHONPATH=$(CURDIR)/samples/greet/gen $(BIN)/python samples/greet/demo.py
+
+notes: $(GENERATED) $(READY) ## Serve the Flask sample and call it
+	$(BIN)/python samples/notes/notes_demo.py
+
+users: $(GENERATED) $(READY) ## Serve the Django sample
+	PYTHONPATH=$(CURDIR)/samples/users/gen $(BIN)/python samples/users/serve_users.py
 
 test: $(GENERATED) $(READY) ## Run the unit and integration tests
 	$(PYTEST) $(ARGS)
@@ -62,6 +68,7 @@ bench: $(GENERATED) $(READY) ## Run the benchmarks
 clean: ## Remove environments, generated code, builds and caches
 	rm -rf .venv .venvs tests/gen tests/conformance/gen samples/*/gen build dist *.egg-info
 	rm -rf tests/system/node/gen tests/system/node/node_modules tests/system/go/gen
+	rm -rf samples/notes/instance samples/users/users.sqlite3
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find connect_sync wsgi_adapters tests samples -name __pycache__ -prune -exec rm -rf {} +
 

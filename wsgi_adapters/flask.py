@@ -1,0 +1,172 @@
+"""Connect services as views of a Flask site: its hooks, session and login are around every call.
+
+Flask routes a request, opens its context and session and runs the site's hooks; the service does the rest. It
+reads the request's body from the WSGI server itself, so that Flask neither parses nor limits nor gathers it.
+
+A response that has no length is a stream, whose handler runs while it is sent. For that long its request's
+context stays. It ends, and the site's teardown functions run, when the last message or the client has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from connect_sync.http import close_iterator
+from connect_sync.method import IdempotencyLevel, StreamKind
+from wsgi_adapters.application import ConnectWSGIApplication
+
+try:
+    from flask import Blueprint, Flask, Response, current_app, request, stream_with_context
+except ImportError as _error:
+    raise ImportError("Flask 3 is not installed: pip install 'connect-sync[flask]'") from _error
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+# Those of RFC 9110, section 9.3, and RFC 5789, but for CONNECT, which has no path.
+_HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+
+_UNSENT = "connect_sync.unsent"
+"""Where the environ has what the service answers, until the answer is the server's to close."""
+
+
+def register_service(site: Flask | Blueprint, application: ConnectWSGIApplication[Any]) -> None:
+    """Serve a service as views of ``site``, below its URL prefix.
+
+    Each method is a URL rule, ``/pkg.Service/Method``, with an endpoint of its own, ``pkg_Service_Method``.
+    Other paths below the service's are answered by the service, at the endpoint ``pkg_Service``. OPTIONS is
+    answered as Flask does it, which heeds ``PROVIDE_AUTOMATIC_OPTIONS``, and which Flask-CORS needs.
+
+    Args:
+        site: A Flask application or a blueprint. To serve a service twice, take two blueprints, or one that
+            is registered under two names.
+        application: The service, an instance of its generated class. It may be registered on several sites.
+
+    Raises:
+        TypeError: ``application`` is no ConnectWSGIApplication.
+        AssertionError: ``site`` has that service already (of a blueprint, when that is registered), or is
+            already in use.
+    """
+    if not isinstance(application, ConnectWSGIApplication):
+        raise TypeError(f"{application!r} is no ConnectWSGIApplication")
+    name = application.path[1:].replace(".", "_")
+    for method in application.methods.values():
+        is_safe = method.idempotency is IdempotencyLevel.NO_SIDE_EFFECTS
+        allowed = ("GET", "POST") if is_safe and method.kind is StreamKind.UNARY else ("POST",)
+        view = _method_view(application, method.path, (*allowed, "OPTIONS"))
+        _add_rule(site, method.path, f"{name}_{method.name}", view, (*allowed, "OPTIONS"))
+    # It also gets what a method's own rule does not allow.
+    _add_rule(
+        site, f"{application.path}/<path:unknown_method>", name, _service_view(application), _HTTP_METHODS
+    )
+    site.teardown_request(_close_unsent)
+
+
+_View = Callable[..., Response]
+
+
+def _add_rule(
+    site: Flask | Blueprint, rule: str, endpoint: str, view: _View, http_methods: tuple[str, ...]
+) -> None:
+    view.__name__ = endpoint  # extensions tell views by it
+    site.add_url_rule(rule, endpoint, view, methods=http_methods, merge_slashes=False)
+
+
+def _method_view(application: ConnectWSGIApplication[Any], path: str, allowed: tuple[str, ...]) -> _View:
+    def view(**_: object) -> Response:
+        if request.method == "OPTIONS" and current_app.config.get("PROVIDE_AUTOMATIC_OPTIONS", True):
+            response = current_app.response_class()
+            response.allow.update(allowed)
+            return response
+        return _answer(application, len(request.environ["PATH_INFO"]) - len(path))
+
+    return view
+
+
+def _service_view(application: ConnectWSGIApplication[Any]) -> _View:
+    def view(**_: object) -> Response:
+        return _answer(application, request.environ["PATH_INFO"].index(f"{application.path}/"))
+
+    # By this `connect-sync serve` finds the services of a site.
+    view.connect_application = application  # type: ignore[attr-defined]
+    return view
+
+
+def _answer(application: ConnectWSGIApplication[Any], prefix_length: int) -> Response:
+    """Let the service answer the request, whose path has a prefix of that many characters."""
+    environ = request.environ
+    path = environ["PATH_INFO"]
+    mounted = {
+        **environ,
+        "SCRIPT_NAME": environ.get("SCRIPT_NAME", "") + path[:prefix_length],
+        "PATH_INFO": path[prefix_length:],
+    }
+    # What a hook has read by ``get_data`` or ``get_json`` can be read again from where these have kept it.
+    data: bytes | None = getattr(request, "_cached_data", None)
+    if data is not None:
+        mounted |= {"wsgi.input": BytesIO(data), "CONTENT_LENGTH": str(len(data))}
+    heads = []
+
+    def start_response(
+        status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
+    ) -> Callable[[bytes], object]:
+        heads.append((status, headers))
+        return _write
+
+    chunks = environ[_UNSENT] = application(mounted, start_response)
+    ((status, headers),) = heads
+    has_length = any(name == "content-length" for name, _ in headers)
+    site_class: Any = current_app.response_class
+    response = _response_class(site_class)(
+        chunks,
+        status,
+        headers,
+        # A hook that asks for the whole of a stream gets an error: it might wait for ever.
+        direct_passthrough=not has_length,
+    )
+    # A hook may put something else in the place of the chunks.
+    response.call_on_close(partial(close_iterator, chunks))
+    return response
+
+
+def _write(data: bytes) -> object:
+    raise NotImplementedError("the service returns its body")
+
+
+class _ServiceResponse(Response):
+    """A response that knows whether it has become the one that is sent.
+
+    Flask drops the response of a view if a hook fails or returns another one.
+    """
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        chunks = super().__call__(environ, start_response)
+        if self.direct_passthrough:
+            stream = stream_with_context(self._stream(chunks))
+            # The context, which Flask is about to end, is kept from the first step on.
+            next(stream)
+            chunks = stream
+        environ.pop(_UNSENT, None)
+        return chunks
+
+    def _stream(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        try:
+            yield b""
+            yield from chunks
+        finally:
+            self.close()
+
+
+@cache
+def _response_class(site_class: type[Response]) -> type[Response]:
+    """Return the class of the site's responses, with what `_ServiceResponse` adds."""
+    return type("ServiceResponse", (_ServiceResponse, site_class), {})
+
+
+def _close_unsent(error: BaseException | None) -> None:
+    """Close what the service has answered, if nobody else will."""
+    close_iterator(request.environ.pop(_UNSENT, None))
