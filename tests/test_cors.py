@@ -95,6 +95,12 @@ def call(application: CORSMiddleware, origin: str | None = PAGE, method: str = "
     return Answer(application, environ_of(method, origin))
 
 
+def test_application_within_can_be_found() -> None:
+    application = Application()
+
+    assert CORSMiddleware(application, allow_origins=[PAGE]).application is application
+
+
 # Preflights
 
 

@@ -125,6 +125,11 @@ class CORSMiddleware:
         added = self._for_origin(origin, self._response_headers)
         return self._application(environ, _adding(added, start_response))
 
+    @property
+    def application(self) -> WSGIApplication:
+        """The application within."""
+        return self._application
+
     def _for_origin(self, origin: str | None, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return what a response to ``origin`` says: if it is allowed, its name and ``headers``."""
         if self._is_open:

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Timer
 
 from tests.toolchains import Go, SetupError, beside_python, generate
 
@@ -37,6 +38,9 @@ _SIDES = tuple(_CASES)
 # after the other: many calls at once would wait for each other past their deadlines. Many servers do not.
 _CORES = os.cpu_count() or 1
 _PARALLEL = {"server": ("--parallel", "2", "--max-servers", str(4 * _CORES)), "client": ()}
+
+# Where a call gets no answer for long, the runner waits for itself, for ever.
+_MAX_SECONDS = 1800
 
 # The last lines of a run. Cases that the runner could not start are in none of the numbers, and do
 # not make it fail.
@@ -137,9 +141,12 @@ def _run_suite(side: str, options: Sequence[str]) -> bool:
     ) as process:
         assert process.stdout is not None
         output = []
+        watchdog = Timer(_MAX_SECONDS, process.kill)
+        watchdog.start()
         for line in process.stdout:
             print(line, end="", flush=True)
             output.append(line)
+        watchdog.cancel()
     totals = _TOTALS.search("".join(output))
     if process.returncode != 0 or totals is None:
         return False

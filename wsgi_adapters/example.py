@@ -1,0 +1,126 @@
+"""An example of a message, made from its descriptor alone: a start for somebody who writes one by hand."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping, MutableSequence
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+_MAX_MESSAGES = 20
+"""How many messages an example holds at most. Schemas that refer to each other would have no end."""
+
+_ANY = "google.protobuf.Any"
+
+_NUMBERS: dict[int, float] = {FieldDescriptor.CPPTYPE_FLOAT: 1.5, FieldDescriptor.CPPTYPE_DOUBLE: 1.5}
+
+# Well-known types that have a form of their own in JSON, which not every value of their fields can take.
+_WELL_KNOWN: dict[str, dict[str, object]] = {
+    "google.protobuf.Duration": {"seconds": 1},
+    "google.protobuf.FieldMask": {},
+    "google.protobuf.Timestamp": {"seconds": 1_767_225_600},  # 2026-01-01T00:00:00Z
+    "google.protobuf.Value": {"string_value": "string"},
+}
+
+
+def example_json(message_class: type[Message]) -> str:
+    """Return an example in JSON (Protobuf's JSON mapping), as one line of ASCII.
+
+    Every field has a value: a list and a map one entry, a message its own fields, an enum the name of its
+    first value that is not zero, which means "unspecified" by convention. Of a oneof there is one field. Left
+    out are fields of the type Any, messages within messages of the same type, and the innermost ones of
+    a schema that has very many.
+    """
+    message = message_class()
+    _fill(message)
+    value = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+    return json.dumps(value)
+
+
+def _fill(root: Message) -> None:
+    """Give the fields values: first those of ``root``, then those of its messages, and so on inwards."""
+    # Each message with the types that it is within.
+    unfilled = deque([(root, frozenset[str]())])
+    remaining = _MAX_MESSAGES
+    while unfilled:
+        message, outer_types = unfilled.popleft()
+        descriptor: Any = message.DESCRIPTOR  # of one of two classes, which type checkers keep apart
+        if descriptor.full_name == _ANY:
+            continue
+        if descriptor.full_name in _WELL_KNOWN:
+            for name, value in _WELL_KNOWN[descriptor.full_name].items():
+                setattr(message, name, value)
+            continue
+        types = outer_types | {descriptor.full_name}
+        is_left_out = {_ANY, *types}.__contains__
+        for field in descriptor.fields:
+            oneof = field.containing_oneof
+            if oneof is not None and message.WhichOneof(oneof.name) is not None:
+                continue
+            value_type = _message_type(field)
+            if value_type is None:
+                _add_value(message, field)
+            elif remaining and not is_left_out(value_type.full_name):
+                remaining -= 1
+                unfilled.append((_add_message(message, field), types))
+
+
+def _map_entry(field: FieldDescriptor) -> Mapping[str, Any] | None:
+    """Return the descriptors of a map's ``key`` and ``value``, by these names; None for other fields."""
+    message_type = field.message_type
+    if message_type is None or not message_type.GetOptions().map_entry:
+        return None
+    return message_type.fields_by_name
+
+
+def _message_type(field: FieldDescriptor) -> Descriptor | None:
+    """Return the type of the messages that a field holds, be it one, a list or a map; None for others."""
+    entry = _map_entry(field)
+    value = field if entry is None else entry["value"]
+    message_type: Descriptor | None = value.message_type
+    return message_type
+
+
+def _add_message(message: Message, field: FieldDescriptor) -> Message:
+    """Return a new message that the field holds from now on."""
+    value: Any = getattr(message, field.name)
+    entry = _map_entry(field)
+    added: Message
+    if entry is not None:
+        added = value[_value(entry["key"])]
+    elif isinstance(value, Message):
+        added = value
+        added.SetInParent()
+    else:
+        added = value.add()
+    return added
+
+
+def _add_value(message: Message, field: FieldDescriptor) -> None:
+    """Let the field hold a value that is no message."""
+    value: Any = getattr(message, field.name)
+    entry = _map_entry(field)
+    if entry is not None:
+        value[_value(entry["key"])] = _value(entry["value"])
+    elif isinstance(value, MutableSequence):
+        value.append(_value(field))
+    else:
+        setattr(message, field.name, _value(field))
+
+
+def _value(field: FieldDescriptor) -> object:
+    """Return a value for a field of a scalar type or an enum."""
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return b"bytes"
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return "string"
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return False
+    if field.enum_type is not None:
+        numbers = [value.number for value in field.enum_type.values]
+        return next(filter(None, numbers), numbers[0])
+    return _NUMBERS.get(field.cpp_type, 1)

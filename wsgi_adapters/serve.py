@@ -1,0 +1,254 @@
+"""The command ``connect-sync serve``: an application on werkzeug's server, while it is developed.
+
+With ``--reload`` there are two processes, both of which run this module. The first holds the socket and
+starts the second anew whenever that ends for a change; it never loads the application, so that what
+happens when that is imported happens once. The second loads and serves it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import socket
+import sys
+import traceback
+from collections.abc import Iterable
+from contextlib import suppress
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_COMMAND = "connect-sync"
+
+_APPLICATION = """\
+the application, as gunicorn takes it: module:name, or module:name() for a function that makes it;
+module alone means module:application
+"""
+
+_DEFAULT_HOST = "localhost"
+_DEFAULT_PORT = 8000
+
+# By what address a client on the same machine reaches a server that listens on all.
+_REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+# What one process has said is noted for the next in a pair of sockets, which the first process keeps open.
+# Unlike files, they are gone with it, however it ends. The environment variable has their descriptors.
+_NOTES = "CONNECT_SYNC_SERVE_NOTES"
+_NOTHING_SAID = bytes(32)
+
+_parse_target = re.compile(r"(?P<module>\w+(?:\.\w+)*)(?::(?P<name>\w+)(?P<call>\(\))?)?").fullmatch
+
+
+class LoadError(Exception):
+    """There is no application where it should be; the message says why, in one line.
+
+    Its ``__cause__`` is the exception that the application's own code has raised, if it was that.
+    """
+
+
+def load(target: str) -> WSGIApplication:
+    """Return the application that ``target`` names: ``module:name``, ``module:name()`` or ``module``.
+
+    Raises:
+        LoadError: There is no such module, or nothing of that name in it; it cannot be called; its code has
+            raised an exception.
+    """
+    match = _parse_target(target)
+    if match is None:
+        raise LoadError(f"{target!r} names no application: it takes module:name, such as server:app")
+    module_name, name = match["module"], match["name"] or "application"
+    try:
+        # Unlike importlib's function, it leaves its own frames out of tracebacks.
+        __import__(module_name)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            raise LoadError(f"there is no module {error.name!r}, here or where Python looks") from None
+        raise LoadError(f"importing {module_name} failed") from error
+    try:
+        application: Any = getattr(sys.modules[module_name], name)
+    except AttributeError:
+        raise LoadError(f"the module {module_name!r} has no {name!r}") from None
+    if match["call"]:
+        application = _call(application, f"{module_name}:{name}")
+    if not callable(application):
+        raise LoadError(f"{target} is {_described(application)}, which is no WSGI application")
+    return cast("WSGIApplication", application)
+
+
+def _call(factory: Any, name: str) -> Any:
+    if not callable(factory):
+        raise LoadError(f"{name} is {_described(factory)}, which cannot be called")
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:
+        raise LoadError(f"{name}() failed") from error
+
+
+def _described(value: object) -> str:
+    return "None" if value is None else f"of the type {type(value).__name__}"
+
+
+def main() -> None:
+    """Run the command.
+
+    Its exit status is 2 if an argument is wrong, 1 if the application's code fails or the port is taken.
+    """
+    options = _parse_arguments()
+    try:
+        import werkzeug  # noqa: F401
+    except ModuleNotFoundError:
+        sys.exit(f"{_COMMAND} serve needs werkzeug: pip install 'connect-sync[werkzeug]'")
+    # As gunicorn does, so that both find the same modules. A script has its own folder there.
+    sys.path.insert(0, str(Path.cwd()))
+    serve = _serve_reloading if options.reload else _serve
+    # Before the server runs, and where Ctrl-C comes twice.
+    with suppress(KeyboardInterrupt):
+        serve(options.application, options.host, options.port)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=_COMMAND)
+    parser.add_argument("--version", action="version", version=f"{_COMMAND} {version('connect-sync')}")
+    description = (
+        "Serve a WSGI application on werkzeug's server. For development only: elsewhere, use gunicorn."
+    )
+    serve = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
+        "serve", help="serve an application while it is developed", description=description
+    )
+    serve.add_argument("application", metavar="APPLICATION", help=_APPLICATION)
+    serve.add_argument("--host", default=_DEFAULT_HOST, help="the name or address to listen at (%(default)s)")
+    serve.add_argument(
+        "--port", type=_port, default=_DEFAULT_PORT, help="the port; 0 for one that is free (%(default)s)"
+    )
+    serve.add_argument(
+        "--reload",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="start anew whenever a Python file changes; so it is by default",
+    )
+    options = parser.parse_args()
+    try:
+        socket.getaddrinfo(options.host, None)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no name"
+        serve.error(f"argument --host: {options.host!r}: {reason}")
+    return options
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isdecimal() and len(text) <= 5 else -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: it takes 0 to 65535")
+    return port
+
+
+def _serve(target: str, host: str, port: int) -> None:
+    from werkzeug.serving import make_server
+
+    application = _load_or_exit(target)
+    server = make_server(host, port, application, threaded=True)
+    sys.stdout.write(_banner(target, application, host, server.port))
+    sys.stdout.flush()
+    server.serve_forever()
+
+
+def _serve_reloading(target: str, host: str, port: int) -> None:
+    from werkzeug.serving import is_running_from_reloader, run_simple
+
+    def run(application: WSGIApplication) -> None:
+        run_simple(host, port, application, use_reloader=True, threaded=True)
+
+    if is_running_from_reloader():
+        reading, writing = (socket.socket(fileno=int(number)) for number in os.environ[_NOTES].split())
+        with reading, writing:
+            application, note = _load_and_say(target, host, port, reading.recv(len(_NOTHING_SAID)))
+            writing.sendall(note)
+        run(application)
+        return
+    # What it says of the address, the second process says better.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        reading.set_inheritable(True)
+        writing.set_inheritable(True)
+        os.environ[_NOTES] = f"{reading.fileno()} {writing.fileno()}"
+        writing.sendall(_NOTHING_SAID)
+        run(_unavailable)
+
+
+def _load_and_say(target: str, host: str, port: int, last_note: bytes) -> tuple[WSGIApplication, bytes]:
+    """Load the application, and show the banner if it is another one than was noted last.
+
+    Returns:
+        The application, or what stands in for one that a change has broken; and a note for the next process.
+    """
+    if last_note == _NOTHING_SAID:
+        application = _load_or_exit(target)
+    else:
+        try:
+            application = load(target)
+        except LoadError as error:
+            _show(error)
+            sys.stderr.write("Until a file changes, every call is answered with 503.\n")
+            return _unavailable, last_note
+    text = _banner(target, application, host, port or _inherited_port())
+    note = sha256(text.encode()).digest()
+    sys.stdout.write(f"Reloaded {target}\n" if note == last_note else text)
+    sys.stdout.flush()
+    return application, note
+
+
+def _inherited_port() -> int:
+    """Return the port that the first process has got where it asked for any."""
+    listener = socket.fromfd(int(os.environ["WERKZEUG_SERVER_FD"]), socket.AF_INET, socket.SOCK_STREAM)
+    with listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def _load_or_exit(target: str) -> WSGIApplication:
+    try:
+        return load(target)
+    except LoadError as error:
+        _show(error)
+        sys.exit(2 if error.__cause__ is None else 1)
+
+
+def _show(error: LoadError) -> None:
+    cause = error.__cause__
+    if cause is not None:
+        frames = cause.__traceback__
+        # The first frame is this module's.
+        traceback.print_exception(cause.with_traceback(None if frames is None else frames.tb_next))
+    sys.stderr.write(f"{_COMMAND} serve: {error}\n")
+    sys.stderr.flush()
+
+
+def _unavailable(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer for an application that could not be loaded. Connect's clients read 503 as `unavailable`."""
+    text = b"The application could not be loaded: the output of connect-sync serve says why.\n"
+    headers = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(text)))]
+    start_response("503 Service Unavailable", headers)
+    return (text,)
+
+
+def _banner(target: str, application: WSGIApplication, host: str, port: int) -> str:
+    from wsgi_adapters.banner import describe
+
+    name = _REACHABLE.get(host, host)
+    url = f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    return (
+        f"connect-sync serves {target} at {url}, for development only\n"
+        f"{describe(application, url)}\n"
+        "Press Ctrl-C to end it.\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
