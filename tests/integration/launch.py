@@ -54,7 +54,8 @@ def serve_by_cheroot() -> None:
 def serve_by_waitress() -> None:
     """Serve by waitress."""
     server = create_server(application, host=_HOST, port=0, channel_request_lookahead=1)
-    assert isinstance(server, BaseWSGIServer) and server.socket is not None
+    assert isinstance(server, BaseWSGIServer)
+    assert server.socket is not None
     _announce(server.socket.getsockname()[1])
     server.run()
 
