@@ -87,7 +87,7 @@ class RequestContext:
 
         It is False once the deadline has passed; at a service also once the client has left, as far as the
         server can tell, at a client once the call was canceled. A handler that works for long may ask
-        between two steps, and end early.
+        between two steps, and end early. It has to ask in its own thread.
         """
         if self._deadline is not None and not self._deadline.remaining():
             return False

@@ -157,7 +157,7 @@ def test_body_that_ends_before_its_length_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (TimeoutError(), Code.DEADLINE_EXCEEDED),
+        (TimeoutError(), Code.INVALID_ARGUMENT),
         (ConnectionResetError(), Code.INVALID_ARGUMENT),
         (OSError("request data read error"), Code.INVALID_ARGUMENT),
         (ValueError("some server's own"), Code.INVALID_ARGUMENT),

@@ -651,3 +651,19 @@ def test_unread_body_is_not_read_when_it_is_closed(connection: Connection) -> No
     body.close()
 
     assert request.stream.body_size == 0
+
+
+@pytest.mark.parametrize("read", [1, 3])
+def test_body_that_a_middleware_has_read_is_not_taken_for_a_shorter_one(
+    connection: Connection, read: int
+) -> None:
+    connection.client.send_headers(1, [*HEADERS, ("content-length", "3")])
+    connection.flush()
+    request = connection.accept()
+    connection.send(b"abc", ends=True)
+    request.body.read(read)
+    body = body_of(request, CONTENT_LENGTH="3")
+
+    error = error_of(lambda: list(body))
+    assert error is not None
+    assert error.code is Code.INTERNAL

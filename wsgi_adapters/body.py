@@ -17,6 +17,7 @@ import os
 import re
 import select
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from math import ceil
 from typing import Protocol
@@ -125,14 +126,14 @@ class ServerBody(RequestBody):
         self._deadline = deadline
 
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Return an iterator over the chunks, until the client has left."""
+        """Return an iterator over the chunks, of a stream until the client has left."""
         if self._client is None:
             return iter(chunks)
         if self._deadline is not None and self._client.socket is not None:
             self._client.socket.settimeout(self._deadline.wait_limit() + DRAIN_MAX_MS / 1000)
         if self._client.hears_late:
             self._read_on()
-        return while_there(chunks, self)
+        return iter(chunks) if isinstance(chunks, tuple) else while_there(chunks, self)
 
     def _read_on(self) -> None:
         """Read what is left of the body, up to a bound."""
@@ -162,17 +163,22 @@ class ServerBody(RequestBody):
     def _receive(self, read: Callable[[int], bytes], size: int) -> bytes:
         """Return what ``read`` does, which is one of the server's. Raises ConnectError."""
         deadline = self._deadline
+        is_bounded = False
         if deadline is not None:
-            deadline.check()
+            remaining = deadline.wait_limit()
+            if not remaining:
+                raise deadline_exceeded()
             if self._client is not None and self._client.socket is not None:
-                self._client.socket.settimeout(deadline.wait_limit())
+                self._client.socket.settimeout(remaining)
+                is_bounded = True
         try:
             return read(size)
-        except TimeoutError as error:
-            raise deadline_exceeded() from error
         except Exception as error:  # what a server raises for a body that broke off is its own affair
             if deadline is not None:
                 deadline.check()
+            # A socket may be a moment early. Another timeout is the server's own, and no deadline.
+            if is_bounded and isinstance(error, TimeoutError):
+                raise deadline_exceeded() from error
             raise broken_off() from error
 
 
@@ -200,7 +206,12 @@ class LengthBody(ServerBody):
     def __init__(self, stream: _Input, length: int, client: Client | None = None) -> None:
         """Read ``length`` bytes from ``stream``."""
         super().__init__(client)
-        self._read = stream.read
+        # An exact read receives as often as it takes, each time with the same timeout: within a deadline,
+        # once at a time.
+        is_bounded = client is not None and client.socket is not None
+        self._read: Callable[[int], bytes] = (
+            getattr(stream, "read1", stream.read) if is_bounded else stream.read
+        )
         self._remaining = length
         self.length: int | None = length
 
@@ -248,41 +259,52 @@ class TerminatedBody(ServerBody):
 
 
 class ChunkedBody(ServerBody):
-    """A body in chunks, on a server that leaves these to the application, such as wsgiref's.
+    """A body in chunks, read from the connection itself.
 
-    Their form is that of RFC 9112, section 7.1; extensions and trailers are passed over.
+    This is for servers that leave the chunks to the application, as wsgiref's does, and for those that decode
+    them in a way that holds messages back, or that takes what is no end of a body for one. Their form is
+    that of RFC 9112, section 7.1; extensions and trailers are passed over.
     """
 
-    __slots__ = ("_has_begun", "_left", "_stream", "is_read")
+    __slots__ = ("_has_begun", "_left", "_room", "_stream", "is_read")
 
-    _MAX_LINE = 4096
+    _MAX_LINE = 512
     _MAX_TRAILERS = 100
 
     is_read: bool
 
-    def __init__(self, stream: _BufferedInput, client: Client | None = None) -> None:
-        """Read the chunks from ``stream``."""
+    def __init__(
+        self, stream: _BufferedInput, client: Client | None = None, max_bytes: int | None = None
+    ) -> None:
+        """Read the chunks from ``stream``, of ``max_bytes`` at most if the server has such a limit."""
         super().__init__(client)
         self._stream = stream
         self._has_begun = False
         self._left = 0
+        self._room = max_bytes
         self.is_read = False
 
     def read(self, size: int) -> bytes:
         """Return what has arrived of a chunk, at most ``size`` bytes.
 
         Raises:
-            ConnectError: The client broke off, or its chunks are malformed.
+            ConnectError: The client broke off, or its chunks are malformed, or more than the server's limit.
         """
         if self.is_read:
             return b""
         if not self._left and not self._next_chunk():
             self.is_read = True
             return b""
+        if self._room is not None and self._left > self._room:
+            raise ConnectError(
+                Code.RESOURCE_EXHAUSTED, "the request body is larger than the server's own limit"
+            )
         data = self._receive(self._stream.read1, min(size, self._left))
         if not data:
             raise broken_off()
         self._left -= len(data)
+        if self._room is not None:
+            self._room -= len(data)
         return data
 
     def _next_chunk(self) -> bool:
@@ -340,7 +362,8 @@ class UwsgiChunkedBody(ServerBody):
     def _next_chunk(self, size: int) -> bytes:
         if self._deadline is None:
             return self._read_chunk()
-        return self._read_chunk(ceil(self._deadline.wait_limit()))
+        # 0 would mean the server's own timeout.
+        return self._read_chunk(max(1, ceil(self._deadline.wait_limit())))
 
 
 class ConsumedBody(ServerBody):
@@ -352,7 +375,7 @@ class ConsumedBody(ServerBody):
 
     def read(self, size: int) -> bytes:
         """Raise ConnectError: what is missing must not look like an empty message."""
-        raise ConnectError(Code.INTERNAL, "the request body was read before, perhaps by middleware")
+        raise consumed()
 
 
 class UnreadableBody(ServerBody):
@@ -381,7 +404,9 @@ def _poll(descriptor: int, events: int, timeout: float) -> bool:
     """Tell whether one of ``events`` happens within ``timeout`` seconds; never, where there is no polling."""
     if not hasattr(select, "poll"):
         return False
-    poll = select.poll()
+    # gevent's own does not know what is asked here, and would let others run meanwhile.
+    monkey = sys.modules.get("gevent.monkey") if not timeout else None
+    poll = select.poll() if monkey is None else monkey.get_original("select", "poll")()
     poll.register(descriptor, events)
     return bool(poll.poll(timeout * 1000))
 
@@ -412,6 +437,11 @@ def _linger(descriptor: int) -> None:
         if not data:
             return
         drained += len(data)
+
+
+def consumed() -> ConnectError:
+    """Return the error of a body of which others have read what the application should."""
+    return ConnectError(Code.INTERNAL, "the request body was read before, perhaps by middleware")
 
 
 def broken_off() -> ConnectError:

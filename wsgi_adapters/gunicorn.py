@@ -17,7 +17,15 @@ from urllib3.util.wait import wait_for_read
 from connect_sync.deadline import Deadline, deadline_exceeded
 from connect_sync.errors import ConnectError
 from connect_sync.http import READ_SIZE
-from wsgi_adapters.body import DRAIN_MAX_BYTES, DRAIN_MAX_MS, RequestBody, broken_off, has_left, while_there
+from wsgi_adapters.body import (
+    DRAIN_MAX_BYTES,
+    DRAIN_MAX_MS,
+    RequestBody,
+    broken_off,
+    consumed,
+    has_left,
+    while_there,
+)
 
 _HTTP2_END_MS = 100
 """For how long the end of a response over HTTP/2 waits for that of its request: it delays an early answer."""
@@ -104,7 +112,7 @@ class GunicornBody(RequestBody):
             # A reader of known length goes on where it was; a parser that has failed does not.
             if self._chunks is not None:
                 self._give_up()
-            raise deadline_exceeded() from error
+            raise broken_off() if self._deadline is None else deadline_exceeded() from error
         except Exception as error:  # gunicorn has a class of its own for each way to be malformed
             self._give_up()
             raise broken_off() from error
@@ -150,7 +158,7 @@ class GunicornBody(RequestBody):
             sock = self._socket
             self._send_bound = (sock, sock.gettimeout())
             sock.settimeout(self._deadline.wait_limit() + DRAIN_MAX_MS / 1000)
-        return while_there(chunks, self)
+        return iter(chunks) if isinstance(chunks, tuple) else while_there(chunks, self)
 
     def peer_has_left(self) -> bool:
         """Tell whether the client has closed the connection, or its sending half."""
@@ -209,7 +217,16 @@ class GunicornHttp2Body(RequestBody):
     let wait for the client to take a response within a deadline.
     """
 
-    __slots__ = ("_ahead", "_connection", "_deadline", "_socket_timeout", "_stream", "is_read", "length")
+    __slots__ = (
+        "_ahead",
+        "_connection",
+        "_deadline",
+        "_received",
+        "_socket_timeout",
+        "_stream",
+        "is_read",
+        "length",
+    )
 
     is_read: bool
     is_sent_at_once = False
@@ -221,6 +238,7 @@ class GunicornHttp2Body(RequestBody):
         # What a middleware has read ahead waits in the buffer of the input.
         buffered = len(stream._buf)
         self._ahead: bytes = stream.read(buffered) if buffered else b""
+        self._received = len(self._ahead)
         self._stream = stream._stream
         self._connection = stream._stream.connection
         self._deadline: Deadline | None = None
@@ -249,8 +267,11 @@ class GunicornHttp2Body(RequestBody):
         while not self.is_read:
             chunk: bytes | None = stream.pop_chunk()
             if chunk:
+                self._received += len(chunk)
                 return chunk
             if stream.body_complete:
+                if self.length is not None and self._received < self.length:
+                    raise consumed()
                 self.is_read = True
                 break
             if self._has_left():

@@ -44,10 +44,12 @@ def open_body(environ: WSGIEnvironment) -> RequestBody:
         return GunicornHttp2Body(stream, length)
     is_chunked = "HTTP_TRANSFER_ENCODING" in environ
     client = _find_client(environ, stream, is_chunked)
+    if is_chunked:
+        chunks = _find_chunks(environ, stream, client)
+        if chunks is not None:
+            return chunks
     if length is not None:
         return LengthBody(stream, length, client)
-    if is_chunked and "uwsgi.version" in environ:
-        return UwsgiChunkedBody(_uwsgi().chunked_read, client)
     if (
         is_chunked
         and _is_mod_wsgi_daemon(environ, stream)
@@ -64,9 +66,30 @@ def open_body(environ: WSGIEnvironment) -> RequestBody:
         or module == "_pyvoy.wsgi"
     ):
         return TerminatedBody(stream, client)
-    if not is_chunked:
-        return EmptyBody(client)
-    return ChunkedBody(stream, client) if _is_wsgiref(environ, stream) else UnreadableBody(client)
+    return UnreadableBody(client) if is_chunked else EmptyBody(client)
+
+
+def _find_chunks(environ: WSGIEnvironment, stream: Any, client: Client | None) -> RequestBody | None:
+    """Return a chunked body of a server that needs more than to be read; None for any other server.
+
+    What the request says of its length does not count: RFC 9112, section 6.3.
+    """
+    if "uwsgi.version" in environ:
+        return UwsgiChunkedBody(_uwsgi().chunked_read, client)
+    if _is_wsgiref(environ, stream):
+        return ChunkedBody(stream, client)
+    is_decoded = environ.get("wsgi.input_terminated")
+    if _is_cheroot(stream) and is_decoded:
+        # It holds a chunk in memory until all of it is there, and leaves trailers to be the next request.
+        if stream.bytes_read:
+            return ConsumedBody(client)
+        return ChunkedBody(stream.rfile, client, stream.maxlen or None)
+    # werkzeug's own decoder receives as often as it takes, each time with the whole timeout.
+    reader = getattr(stream, "_rfile", None)
+    if "werkzeug.socket" in environ and is_decoded and reader is not None:
+        has_begun = getattr(stream, "_done", False) or getattr(stream, "_len", 0)
+        return ConsumedBody(client) if has_begun else ChunkedBody(reader, client)
+    return None
 
 
 def _find_client(environ: WSGIEnvironment, stream: Any, is_chunked: bool) -> Client | None:
@@ -77,7 +100,7 @@ def _find_client(environ: WSGIEnvironment, stream: Any, is_chunked: bool) -> Cli
     has_disconnected = environ.get("waitress.client_disconnected")
     if has_disconnected is not None:
         return Client(has_disconnected)
-    if type(stream).__module__ == "cheroot.server":
+    if _is_cheroot(stream):
         # It reads on itself to the end of a known length, but not of chunks.
         descriptor = stream.rfile.fileno()
         return Client(lambda: has_left(descriptor), lingers=descriptor if is_chunked else None, is_kept=True)
@@ -90,6 +113,10 @@ def _find_client(environ: WSGIEnvironment, stream: Any, is_chunked: bool) -> Cli
     else:
         return None
     return Client(lambda: has_left(descriptor), lingers=descriptor)
+
+
+def _is_cheroot(stream: object) -> bool:
+    return type(stream).__module__ == "cheroot.server"
 
 
 def _is_mod_wsgi_daemon(environ: WSGIEnvironment, stream: object) -> bool:

@@ -288,3 +288,15 @@ def test_client_that_leaves_looks_to_handler_like_no_end_of_stream(
         assert channel.next_event() == "got anna"
         getattr(connection, leave)()
         assert channel.next_event() == "invalid_argument"
+
+
+@pytest.mark.parametrize("leave", ["end", "reset"])
+def test_handler_that_asks_is_told_that_client_has_left(
+    live_server: Gunicorn, channel: Channel, leave: str
+) -> None:
+    headers = {"content-type": "application/proto", "wait-until-inactive": "1", **channel.headers}
+    with live_server.connect() as connection:
+        connection.send(post("Echo", headers, b""))
+        assert channel.next_event() == "called"
+        getattr(connection, leave)()
+        assert channel.next_event() == "inactive"

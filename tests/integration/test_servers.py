@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 from echo.v1.echo_connect import EchoServiceClient
-from echo.v1.echo_pb2 import EchoRequest
+from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
 from connect_sync import Protocol
 from tests.integration.calls import Kind as CallKind
@@ -288,6 +288,51 @@ def test_unread_body_is_no_request(server: OtherServer, channel: Channel, framin
             connection.send(LAST_CHUNK)
         assert connection.read_reply().status == 200
         connection.send(post("Unknown", PROTO, b""))
+        connection.end()
+        connection.read_rest()
+    assert not channel.is_called()
+
+
+CALLS_BEHIND_CHUNKS = 12
+"""More than any of the servers has threads here."""
+
+
+@everywhere
+def test_chunks_that_were_read_hold_up_no_other_call(server: OtherServer) -> None:
+    with ExitStack() as stack:
+        for _ in range(CALLS_BEHIND_CHUNKS):
+            connection = stack.enter_context(server.connect())
+            connection.send(post("Collect", STREAM | CHUNKED), chunk(wrap("anna")), LAST_CHUNK)
+            assert connection.read_reply().messages() == [EchoResponse(payload=b"anna").SerializeToString()]
+            assert not connection.is_answered(within=0) or connection.read_rest() == b""
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"0\r\na: b\r\n\r\n",
+        b"0\r\n%b\r\n",
+        b"-1\r\n%b\r\n",
+        b"0\r\n\r\n",
+    ],
+    ids=["trailers", "request for trailers", "request behind a negative size", "plain"],
+)
+def test_nothing_of_the_chunks_is_a_request(server: OtherServer, channel: Channel, end: bytes) -> None:
+    smuggled = post("Echo", PROTO | channel.headers, b"")
+    with server.connect() as connection, suppress(ConnectionError):
+        connection.send(post("Collect", STREAM | CHUNKED), chunk(wrap("anna")))
+        connection.send(end.replace(b"%b", smuggled))
+        connection.end()
+        connection.read_rest()
+    assert not channel.is_called()
+
+
+@everywhere
+def test_chunks_count_and_not_the_length_that_is_announced_too(server: OtherServer, channel: Channel) -> None:
+    smuggled = post("Echo", PROTO | channel.headers, b"")
+    with server.connect() as connection, suppress(ConnectionError):
+        connection.send(post("Collect", STREAM | CHUNKED | {"content-length": "0"}), smuggled)
         connection.end()
         connection.read_rest()
     assert not channel.is_called()
