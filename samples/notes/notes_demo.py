@@ -25,6 +25,7 @@ def main(port: int) -> None:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         # The socket listens before gunicorn has it: what connects meanwhile waits.
         options = ["--bind", f"fd://{listener.fileno()}", "--threads", "8", "--log-level", "warning"]
+        options += ["--graceful-timeout", "5"]  # Streams of pages that are still open are cut then.
         environment = {
             **os.environ,
             "PYTHONPATH": str(HERE / "gen"),
@@ -47,7 +48,7 @@ def main(port: int) -> None:
             print(f"\nThe site is at {address} until you press Ctrl-C. Log in as {users}.", flush=True)
             sys.exit(server.wait())
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
             server.wait(LIMIT)
 
 

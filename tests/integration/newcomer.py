@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -117,7 +116,9 @@ class Newcomer:
         try:
             yield
         finally:
-            server.send_signal(signal.SIGINT)
+            # By SIGINT, the master ends its workers by SIGQUIT, whose handler in gthread may wait for a
+            # lock that the thread it has interrupted holds.
+            server.terminate()
             try:
                 _, output = server.communicate(timeout=PATIENCE)
             except subprocess.TimeoutExpired:

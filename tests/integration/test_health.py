@@ -239,6 +239,8 @@ def test_watch_hears_that_the_server_stops(
         worker,
         *("--config", str(folder / "gunicorn.conf.py"), "--no-control-socket"),
         *("--chdir", str(folder), "--pid", str(process), "--threads", "8"),
+        # The handler of SIGQUIT in gthread may wait for a lock that the thread it has interrupted holds.
+        *("--graceful-timeout", "5"),
         application="healthy:app",
     )
     try:
