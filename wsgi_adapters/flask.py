@@ -89,7 +89,7 @@ def _method_view(application: ConnectWSGIApplication[Any], path: str, allowed: t
 
 def _service_view(application: ConnectWSGIApplication[Any]) -> _View:
     def view(**_: object) -> Response:
-        return _answer(application, request.environ["PATH_INFO"].index(f"{application.path}/"))
+        return _answer(application, request.environ["PATH_INFO"].rindex(f"{application.path}/"))
 
     # By this `connect-sync serve` finds the services of a site.
     view.connect_application = application  # type: ignore[attr-defined]
@@ -107,7 +107,8 @@ def _answer(application: ConnectWSGIApplication[Any], prefix_length: int) -> Res
     }
     # What a hook has read by ``get_data`` or ``get_json`` can be read again from where these have kept it.
     data: bytes | None = getattr(request, "_cached_data", None)
-    if data is not None:
+    # Of a body whose end nobody knows, it has read nothing.
+    if data is not None and (environ.get("CONTENT_LENGTH") or environ.get("wsgi.input_terminated")):
         mounted |= {"wsgi.input": BytesIO(data), "CONTENT_LENGTH": str(len(data))}
     heads = []
 
