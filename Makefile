@@ -68,7 +68,7 @@ bench: $(GENERATED) $(READY) ## Run the benchmarks
 clean: ## Remove environments, generated code, builds and caches
 	rm -rf .venv .venvs tests/gen tests/conformance/gen samples/*/gen build dist *.egg-info
 	rm -rf tests/system/node/gen tests/system/node/node_modules tests/system/go/gen
-	rm -rf samples/notes/instance samples/users/users.sqlite3
+	rm -rf samples/notes/instance samples/users/users.sqlite3*
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find connect_sync wsgi_adapters tests samples -name __pycache__ -prune -exec rm -rf {} +
 

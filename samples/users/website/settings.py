@@ -30,8 +30,9 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("USERS_DATABASE", str(_FOLDER / "users.sqlite3")),
-        # Writers wait for each other: from the start of a transaction, and not in the middle of it.
-        "OPTIONS": {"transaction_mode": "IMMEDIATE"},
+        # Writers wait for each other: from the start of a transaction, and not in the middle of it. With the
+        # journal in this mode they do not wait for readers, which a stream may be for long.
+        "OPTIONS": {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"},
     }
 }
 
