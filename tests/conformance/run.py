@@ -143,10 +143,12 @@ def _run_suite(side: str, options: Sequence[str]) -> bool:
         output = []
         watchdog = Timer(_MAX_SECONDS, process.kill)
         watchdog.start()
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            output.append(line)
-        watchdog.cancel()
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                output.append(line)
+        finally:
+            watchdog.cancel()
     totals = _TOTALS.search("".join(output))
     if process.returncode != 0 or totals is None:
         return False
