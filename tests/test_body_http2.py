@@ -559,7 +559,7 @@ def test_request_that_goes_on_is_awaited_up_to_a_size(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wsgi_adapters.gunicorn._HTTP2_END_MS", 10_000)
-    monkeypatch.setattr("wsgi_adapters.gunicorn.DRAIN_MAX_BYTES", 3)
+    monkeypatch.setattr("wsgi_adapters.body.DRAIN_MAX_BYTES", 3)
     _, body = open_request(connection)
     connection.send(b"abc")
 

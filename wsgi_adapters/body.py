@@ -19,6 +19,7 @@ import select
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from math import ceil
 from typing import Protocol
 
@@ -71,6 +72,25 @@ class RequestBody(Body):
         """
         return iter(chunks)
 
+    def while_there(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Return an iterator over the chunks of a response: of a stream, until the client has left.
+
+        It raises BrokenPipeError if it has, which servers know from their own sends.
+        """
+        return iter(chunks) if isinstance(chunks, tuple) else self._stream_while_there(chunks)
+
+    def _stream_while_there(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+            if self.peer_has_left():
+                raise BrokenPipeError(errno.EPIPE, "the client has left")
+
+    def drain(self) -> None:
+        """Read what is left of the body, up to a bound. Raises ConnectError as `read` does."""
+        drained = 0
+        while drained < DRAIN_MAX_BYTES and not self.is_read:
+            drained += len(self.read(READ_SIZE))
+
 
 class Client:
     """What a server tells of a client beside its request: see `wsgi_adapters.servers`."""
@@ -107,11 +127,12 @@ class Client:
 class ServerBody(RequestBody):
     """A body on a server of which no more is used than its input, and what it tells of its client."""
 
-    __slots__ = ("_client", "_deadline", "_timeout")
+    __slots__ = ("_client", "_deadline", "_socket", "_timeout")
 
     def __init__(self, client: Client | None = None) -> None:
         """Serve ``client``, where something of it is known."""
         self._client = client
+        self._socket: socket.socket | None = None if client is None else client.socket
         self._deadline: Deadline | None = None
         self._timeout: float | None = None
 
@@ -121,28 +142,20 @@ class ServerBody(RequestBody):
 
     def set_deadline(self, deadline: Deadline) -> None:
         """Let no receive outlast ``deadline``, where the server hands out its socket."""
-        if self._deadline is None and self._client is not None and self._client.socket is not None:
-            self._timeout = self._client.socket.gettimeout()
+        if self._deadline is None and self._socket is not None:
+            self._timeout = self._socket.gettimeout()
         self._deadline = deadline
 
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Return an iterator over the chunks, of a stream until the client has left."""
         if self._client is None:
             return iter(chunks)
-        if self._deadline is not None and self._client.socket is not None:
-            self._client.socket.settimeout(self._deadline.wait_limit() + DRAIN_MAX_MS / 1000)
+        if self._deadline is not None and self._socket is not None:
+            self._socket.settimeout(self._deadline.wait_limit() + DRAIN_MAX_MS / 1000)
         if self._client.hears_late:
-            self._read_on()
-        return iter(chunks) if isinstance(chunks, tuple) else while_there(chunks, self)
-
-    def _read_on(self) -> None:
-        """Read what is left of the body, up to a bound."""
-        drained = 0
-        try:
-            while drained < DRAIN_MAX_BYTES and not self.is_read:
-                drained += len(self.read(READ_SIZE))
-        except ConnectError:
-            pass  # the client is gone, or its time is up
+            with suppress(ConnectError):  # the client is gone, or its time is up
+                self.drain()
+        return self.while_there(chunks)
 
     def close(self) -> None:
         """Give the socket back as it was, and take what the client still sends, where nobody else does.
@@ -153,8 +166,8 @@ class ServerBody(RequestBody):
         """
         if self._client is None:
             return
-        if self._deadline is not None and self._client.socket is not None:
-            self._client.socket.settimeout(self._timeout)
+        if self._deadline is not None and self._socket is not None:
+            self._socket.settimeout(self._timeout)
         if self._client.lingers is not None and not self.is_read:
             _linger(self._client.lingers)
             if self._client.is_kept:
@@ -163,22 +176,20 @@ class ServerBody(RequestBody):
     def _receive(self, read: Callable[[int], bytes], size: int) -> bytes:
         """Return what ``read`` does, which is one of the server's. Raises ConnectError."""
         deadline = self._deadline
-        is_bounded = False
         if deadline is not None:
             remaining = deadline.wait_limit()
             if not remaining:
                 raise deadline_exceeded()
-            if self._client is not None and self._client.socket is not None:
-                self._client.socket.settimeout(remaining)
-                is_bounded = True
+            if self._socket is not None:
+                self._socket.settimeout(remaining)
         try:
             return read(size)
         except Exception as error:  # what a server raises for a body that broke off is its own affair
             if deadline is not None:
                 deadline.check()
-            # A socket may be a moment early. Another timeout is the server's own, and no deadline.
-            if is_bounded and isinstance(error, TimeoutError):
-                raise deadline_exceeded() from error
+                # A socket may be a moment early. Another timeout is the server's own, and no deadline.
+                if self._socket is not None and isinstance(error, TimeoutError):
+                    raise deadline_exceeded() from error
             raise broken_off() from error
 
 
@@ -208,9 +219,8 @@ class LengthBody(ServerBody):
         super().__init__(client)
         # An exact read receives as often as it takes, each time with the same timeout: within a deadline,
         # once at a time.
-        is_bounded = client is not None and client.socket is not None
         self._read: Callable[[int], bytes] = (
-            getattr(stream, "read1", stream.read) if is_bounded else stream.read
+            stream.read if self._socket is None else getattr(stream, "read1", stream.read)
         )
         self._remaining = length
         self.length: int | None = length
@@ -409,18 +419,6 @@ def _poll(descriptor: int, events: int, timeout: float) -> bool:
     poll = select.poll() if monkey is None else monkey.get_original("select", "poll")()
     poll.register(descriptor, events)
     return bool(poll.poll(timeout * 1000))
-
-
-def while_there(chunks: Iterable[bytes], body: RequestBody) -> Iterator[bytes]:
-    """Yield the chunks of a response, until the client has left.
-
-    Raises:
-        BrokenPipeError: It has, which servers know from their own sends.
-    """
-    for chunk in chunks:
-        yield chunk
-        if body.peer_has_left():
-            raise BrokenPipeError(errno.EPIPE, "the client has left")
 
 
 def _linger(descriptor: int) -> None:

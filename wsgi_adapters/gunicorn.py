@@ -10,6 +10,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from urllib3.util.wait import wait_for_read
@@ -18,13 +19,11 @@ from connect_sync.deadline import Deadline, deadline_exceeded
 from connect_sync.errors import ConnectError
 from connect_sync.http import READ_SIZE
 from wsgi_adapters.body import (
-    DRAIN_MAX_BYTES,
     DRAIN_MAX_MS,
     RequestBody,
     broken_off,
     consumed,
     has_left,
-    while_there,
 )
 
 _HTTP2_END_MS = 100
@@ -158,7 +157,7 @@ class GunicornBody(RequestBody):
             sock = self._socket
             self._send_bound = (sock, sock.gettimeout())
             sock.settimeout(self._deadline.wait_limit() + DRAIN_MAX_MS / 1000)
-        return iter(chunks) if isinstance(chunks, tuple) else while_there(chunks, self)
+        return self.while_there(chunks)
 
     def peer_has_left(self) -> bool:
         """Tell whether the client has closed the connection, or its sending half."""
@@ -178,12 +177,8 @@ class GunicornBody(RequestBody):
         if self.is_read:
             return
         self.set_deadline(Deadline(DRAIN_MAX_MS))
-        drained = 0
-        try:
-            while drained < DRAIN_MAX_BYTES and not self.is_read:
-                drained += len(self.read(READ_SIZE))
-        except ConnectError:
-            pass  # the client is gone, or too slow to hear the answer
+        with suppress(ConnectError):  # the client is gone, or too slow to hear the answer
+            self.drain()
         if not self.is_read:
             self._give_up()
 
@@ -397,10 +392,8 @@ class GunicornHttp2Body(RequestBody):
         if self._ends_too_early():
             return
         self._deadline = Deadline(_HTTP2_END_MS)
-        drained = 0
         try:
-            while drained < DRAIN_MAX_BYTES and not self.is_read:
-                drained += len(self.read(READ_SIZE))
+            self.drain()
         except ConnectError:
             self._check_peer()  # if it is there, it has more to say than is waited for
 
