@@ -10,7 +10,8 @@ import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+from wsgiref.validate import validator
 
 import pytest
 from google.protobuf.message import Message
@@ -30,9 +31,12 @@ from connect_sync import (
 )
 from connect_sync.client import Lifetime
 from connect_sync.compression import Compression
-from connect_sync.http import Body, Request, Response
+from connect_sync.http import Body, Request, Response, close_iterator
 from connect_sync.server import Service
 from connect_sync.testing import InMemoryTransport
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 TextMethod: TypeAlias = Method[StringValue, StringValue]
 Handler: TypeAlias = Callable[[Any, RequestContext], Any]
@@ -257,6 +261,30 @@ def ask(
 ) -> Answer:
     """Post a request and read the response to its end."""
     return Answer(post(service, method, body, headers, codec=codec))
+
+
+# WSGI
+
+
+def run_wsgi(
+    application: WSGIApplication, environ: WSGIEnvironment
+) -> tuple[str, list[tuple[str, str]], bytes]:
+    """Return status, headers and body of an answer, which goes through the standard library's validator."""
+    heads: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def start_response(
+        status: str, headers: list[tuple[str, str]], exc_info: object = None, /
+    ) -> Callable[[bytes], object]:
+        heads.append((status, headers))
+        return lambda data: None
+
+    chunks = validator(application)(environ, start_response)
+    try:
+        body = b"".join(chunks)
+    finally:
+        close_iterator(chunks)
+    ((status, headers),) = heads
+    return status, headers, body
 
 
 # The client

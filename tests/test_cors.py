@@ -14,6 +14,7 @@ from wsgiref.validate import validator
 
 import pytest
 
+from tests.support import run_wsgi
 from wsgi_adapters import CORSMiddleware
 from wsgi_adapters.cors import ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS
 
@@ -57,21 +58,7 @@ class Answer:
     """A response, and its headers by name; of a name that comes twice, its values."""
 
     def __init__(self, application: CORSMiddleware, environ: WSGIEnvironment) -> None:
-        heads: list[tuple[str, list[tuple[str, str]]]] = []
-
-        def start_response(
-            status: str, headers: list[tuple[str, str]], exc_info: object = None, /
-        ) -> Callable[[bytes], object]:
-            heads.append((status, headers))
-            return lambda data: None
-
-        chunks: Any = validator(application)(environ, start_response)
-        try:
-            self.body = b"".join(chunks)
-        finally:
-            chunks.close()
-        ((self.status, headers),) = heads
-        self._headers = headers
+        self.status, self._headers, self.body = run_wsgi(application, environ)
 
     def __getitem__(self, name: str) -> list[str]:
         return [value for key, value in self._headers if key == name]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import setup_testing_defaults
-from wsgiref.validate import validator
 
 import pytest
 from grpc_health.v1 import health_pb2
@@ -28,6 +27,7 @@ from connect_sync.health import (
 )
 from connect_sync.http import IterableBody, Request, close_iterator
 from connect_sync.testing import InMemoryTransport
+from tests.support import run_wsgi
 from wsgi_adapters.health import HealthWSGIApplication, Healthz
 
 if TYPE_CHECKING:
@@ -431,20 +431,7 @@ def ask(
         "QUERY_STRING": "",
     }
     setup_testing_defaults(environ)
-    heads: list[tuple[str, list[tuple[str, str]]]] = []
-
-    def start_response(
-        status: str, headers: list[tuple[str, str]], exc_info: object = None, /
-    ) -> Callable[[bytes], object]:
-        heads.append((status, headers))
-        return lambda data: None
-
-    chunks = validator(application)(environ, start_response)
-    try:
-        body = b"".join(chunks)
-    finally:
-        close_iterator(chunks)
-    ((status, headers),) = heads
+    status, headers, body = run_wsgi(application, environ)
     return status, dict(headers), body
 
 

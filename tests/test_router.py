@@ -9,14 +9,12 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 from wsgiref.util import setup_testing_defaults
-from wsgiref.validate import validator
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from connect_sync import Method, RequestContext, StreamKind
-from connect_sync.http import close_iterator
-from tests.support import END, envelope, proto, split_envelopes, text
+from tests.support import END, envelope, proto, run_wsgi, split_envelopes, text
 from wsgi_adapters import ConnectWSGIApplication, CORSMiddleware
 from wsgi_adapters.router import Router
 
@@ -104,20 +102,7 @@ def environ_of(path: str, script_name: str = "", body: bytes = b"", **variables:
 
 def ask(application: WSGIApplication, environ: WSGIEnvironment) -> tuple[str, Mapping[str, str], bytes]:
     """Answer a request, and return its status, its headers and its body."""
-    heads: list[tuple[str, list[tuple[str, str]]]] = []
-
-    def start_response(
-        status: str, headers: list[tuple[str, str]], exc_info: object = None, /
-    ) -> Callable[[bytes], object]:
-        heads.append((status, headers))
-        return lambda data: None
-
-    chunks = validator(application)(environ, start_response)
-    try:
-        body = b"".join(chunks)
-    finally:
-        close_iterator(chunks)
-    ((status, headers),) = heads
+    status, headers, body = run_wsgi(application, environ)
     return status, dict(headers), body
 
 

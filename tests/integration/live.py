@@ -8,13 +8,38 @@ import pytest
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
 from tests.integration.channel import Channel
-from tests.integration.wire import envelope
+from tests.integration.wire import chunk, envelope
 
 NAMES = ["anna", "bert", "carl", "dora", "emil", "fred"]
 
 
+Step = tuple[list[bytes], list[str]]
+"""What a client sends, in pieces, and the messages that are then complete."""
+
+
 def wrap(name: str) -> bytes:
     return envelope(EchoRequest(payload=name.encode()).SerializeToString())
+
+
+def one_chunk_each() -> Iterator[Step]:
+    for name in NAMES:
+        yield [chunk(wrap(name))], [name]
+
+
+def byte_by_byte() -> Iterator[Step]:
+    for name in NAMES:
+        data = chunk(wrap(name))
+        yield [data[i : i + 1] for i in range(len(data))], [name]
+
+
+def envelopes_across_chunks() -> Iterator[Step]:
+    """Each chunk ends a message and begins the next one."""
+    data = b"".join(map(wrap, NAMES))
+    cuts = [len(b"".join(map(wrap, NAMES[: i + 1]))) + 3 for i in range(len(NAMES))]
+    start = 0
+    for name, cut in zip(NAMES, cuts, strict=True):
+        yield [chunk(data[start:cut])], [name]
+        start = cut
 
 
 def paced(channel: Channel) -> Iterator[EchoRequest]:

@@ -14,19 +14,22 @@ from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 from connect_sync import Protocol
 from tests.integration.channel import Channel
 from tests.integration.dialects import Dialect, Outcome
-from tests.integration.live import NAMES, assert_closed, assert_live, joined, paced, wrap
+from tests.integration.live import (
+    NAMES,
+    Step,
+    assert_closed,
+    assert_live,
+    byte_by_byte,
+    envelopes_across_chunks,
+    joined,
+    one_chunk_each,
+    paced,
+    wrap,
+)
 from tests.integration.servers import Gunicorn
 from tests.integration.wire import END, LAST_CHUNK, chunk, envelope, envelopes, post
 
 STREAM = {"content-type": "application/connect+proto"}
-
-Step = tuple[list[bytes], list[str]]
-"""What a client sends, in pieces, and the messages that are then complete."""
-
-
-def one_chunk_each() -> Iterator[Step]:
-    for name in NAMES:
-        yield [chunk(wrap(name))], [name]
 
 
 def chunk_size_before_its_data() -> Iterator[Step]:
@@ -46,12 +49,6 @@ def message_before_the_end_of_its_chunk() -> Iterator[Step]:
     yield [end_of_last], []
 
 
-def byte_by_byte() -> Iterator[Step]:
-    for name in NAMES:
-        data = chunk(wrap(name))
-        yield [data[i : i + 1] for i in range(len(data))], [name]
-
-
 def envelope_over_chunks() -> Iterator[Step]:
     for name in NAMES:
         data = wrap(name)
@@ -62,16 +59,6 @@ def several_envelopes_in_a_chunk() -> Iterator[Step]:
     for i in range(0, len(NAMES), 2):
         names = NAMES[i : i + 2]
         yield [chunk(b"".join(map(wrap, names)))], names
-
-
-def envelopes_across_chunks() -> Iterator[Step]:
-    """Each chunk ends a message and begins the next one."""
-    data = b"".join(map(wrap, NAMES))
-    cuts = [len(b"".join(map(wrap, NAMES[: i + 1]))) + 3 for i in range(len(NAMES))]
-    start = 0
-    for name, cut in zip(NAMES, cuts, strict=True):
-        yield [chunk(data[start:cut])], [name]
-        start = cut
 
 
 def chunk_with_extension() -> Iterator[Step]:

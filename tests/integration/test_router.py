@@ -12,11 +12,10 @@ from interop.v1.interop_pb2 import InteropRequest
 
 from connect_sync import Protocol
 from tests.integration.channel import Channel
+from tests.integration.live import NAMES, assert_live, paced
 from tests.integration.servers import Gunicorn, Http2Gunicorn
 from tests.integration.wire import LAST_CHUNK, chunk, head
 from tests.interop import grpcio_calls
-
-NAMES = ["anna", "bert", "carl"]
 
 all_protocols = pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
 
@@ -64,15 +63,8 @@ def test_get_is_served(inside_a_site: Gunicorn) -> None:
 def test_message_reaches_handler_before_next_is_sent(
     inside_a_site: Gunicorn, channel: Channel, protocol: Protocol
 ) -> None:
-    def paced() -> Iterator[EchoRequest]:
-        for name in NAMES:
-            yield EchoRequest(payload=name.encode())
-            if name == NAMES[0]:
-                assert channel.next_event() == "called"
-            assert channel.next_event() == f"got {name}"
-
     with EchoServiceClient(f"{inside_a_site.url}/api/v1", protocol=protocol) as client:
-        response = client.collect(paced(), headers=channel.headers)
+        response = client.collect(paced(channel), headers=channel.headers)
     assert response.payload == "".join(NAMES).encode()
 
 
@@ -81,12 +73,7 @@ def test_response_reaches_client_before_next_is_asked_for(
     inside_a_site: Gunicorn, channel: Channel, protocol: Protocol
 ) -> None:
     with EchoServiceClient(f"{inside_a_site.url}/api/v1", protocol=protocol) as client:
-        responses = client.repeat(EchoRequest(payload=b"x", times=3), headers=channel.headers)
-        for number, response in enumerate(responses):
-            assert response.payload == b"x"
-            assert channel.next_event() == f"asked for {number}"
-            channel.go_on()
-        assert channel.next_event() == "closed"
+        assert_live(client.repeat(EchoRequest(payload=b"x", times=3), headers=channel.headers), channel)
 
 
 @pytest.mark.parametrize(

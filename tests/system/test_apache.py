@@ -17,7 +17,17 @@ from tests.integration.calls import Kind, endless_requests
 from tests.integration.channel import Channel
 from tests.integration.dialects import Dialect, Outcome
 from tests.integration.http2 import Http2Connection, Stream
-from tests.integration.live import NAMES, assert_closed, assert_live, paced, wrap
+from tests.integration.live import (
+    NAMES,
+    Step,
+    assert_closed,
+    assert_live,
+    byte_by_byte,
+    envelopes_across_chunks,
+    one_chunk_each,
+    paced,
+    wrap,
+)
 from tests.integration.wire import LAST_CHUNK, Connection, chunk, envelope, post
 from tests.system.apache import Apache, Mode
 
@@ -134,38 +144,14 @@ def test_client_stream_is_refused_where_apache_does_not_take_chunks(unprepared_a
 
 # Live requests
 
-Step = tuple[list[bytes], list[str]]
-"""What a client sends, in pieces, and the messages that are then complete."""
-
-
-def one_chunk_each() -> Iterator[Step]:
-    for name in NAMES:
-        yield [chunk(wrap(name))], [name]
-
-
-def byte_by_byte() -> Iterator[Step]:
-    for name in NAMES:
-        data = chunk(wrap(name))
-        yield [data[i : i + 1] for i in range(len(data))], [name]
-
 
 def several_in_a_chunk() -> Iterator[Step]:
     yield [chunk(b"".join(map(wrap, NAMES)))], NAMES
 
 
-def across_chunks() -> Iterator[Step]:
-    """Each chunk ends a message and begins the next one."""
-    data = b"".join(map(wrap, NAMES))
-    start = end = 0
-    for name in NAMES:
-        end += len(wrap(name))
-        yield [chunk(data[start : end + 3])], [name]
-        start = end + 3
-
-
 @pytest.mark.parametrize(
     "steps",
-    [one_chunk_each, byte_by_byte, several_in_a_chunk, across_chunks],
+    [one_chunk_each, byte_by_byte, several_in_a_chunk, envelopes_across_chunks],
     ids=lambda steps: steps.__name__,
 )
 def test_message_reaches_handler_before_next_is_sent(

@@ -20,9 +20,8 @@ from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 from connect_sync import Code, ConnectError, Protocol, ResponseStream
 from tests.integration.certificates import Certificates
 from tests.integration.channel import Channel
+from tests.integration.live import NAMES, assert_live, paced
 from tests.system.deployment import SAMPLE, Deployment, Envoy, Image, Load, Nginx
-
-NAMES = ["anna", "bert", "carl", "dora"]
 
 
 @pytest.fixture(scope="module", params=[Nginx, Envoy], ids=["nginx", "Envoy"])
@@ -42,16 +41,8 @@ def test_program_accepts_its_configuration(deployment: Deployment) -> None:
 def test_message_reaches_handler_before_next_is_sent(
     deployment: Deployment, channel: Channel, protocol: Protocol
 ) -> None:
-    def paced() -> Iterator[EchoRequest]:
-        """Yield each message when the handler has told that it got the last one."""
-        for name in NAMES:
-            yield EchoRequest(payload=name.encode())
-            if name == NAMES[0]:
-                assert channel.next_event() == "called"
-            assert channel.next_event() == f"got {name}"
-
     with deployment.client(protocol=protocol) as client:
-        response = client.collect(paced(), headers=channel.headers)
+        response = client.collect(paced(channel), headers=channel.headers)
     assert response.payload == "".join(NAMES).encode()
 
 
@@ -61,12 +52,7 @@ def test_response_reaches_client_before_next_is_asked_for(
 ) -> None:
     request = EchoRequest(payload=b"x", times=3)
     with deployment.client(protocol=protocol) as client:
-        for number, response in enumerate(client.repeat(request, headers=channel.headers)):
-            assert response.payload == b"x"
-            assert channel.next_event() == f"asked for {number}"
-            channel.go_on()
-    assert number == 2
-    assert channel.next_event() == "closed"
+        assert_live(client.repeat(request, headers=channel.headers), channel)
 
 
 def test_handler_is_closed_when_client_leaves(deployment: Deployment, channel: Channel) -> None:
