@@ -21,6 +21,7 @@ from connect_sync.http import READ_SIZE
 from tests.support import Clock
 from wsgi_adapters.body import (
     DRAIN_MAX_BYTES,
+    DRAIN_SILENCE_MS,
     ChunkedBody,
     Client,
     EmptyBody,
@@ -543,6 +544,23 @@ def test_rest_of_the_body_is_waited_for_only_up_to_a_bound(
     assert connection.socket.timeouts[1] == pytest.approx(1.0)
     assert connection.socket.timeout == 30.0
     assert not connection.can_go_on()
+
+
+@pytest.mark.parametrize(("pieces", "can_go_on"), [(4, True), (8, False)])
+def test_rest_of_the_body_is_read_on_while_it_comes_up_to_a_bound(
+    pieces: int, can_go_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    connection = Connection(*[chunk(b"abc")] * pieces, LAST)
+
+    def recv(size: int) -> bytes:
+        clock.advance_ms(DRAIN_SILENCE_MS - 100)
+        return Socket.recv(connection.socket, size)
+
+    monkeypatch.setattr(connection.socket, "recv", recv)
+    connection.body.close()
+
+    assert connection.can_go_on() is can_go_on
 
 
 def test_rest_of_a_body_that_breaks_off_ends_the_connection() -> None:

@@ -622,7 +622,7 @@ def test_chunk_is_cut_to_what_the_client_makes_room_for(connection: Connection) 
 def test_client_that_makes_no_room_is_given_up_at_the_deadline(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsgi_adapters.gunicorn.DRAIN_MAX_MS", 0)
+    monkeypatch.setattr("wsgi_adapters.gunicorn.SEND_GRACE_MS", 0)
     connection.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
     _, body = open_request(connection, ends=True)
     body.set_deadline(Deadline(10))

@@ -31,8 +31,13 @@ from connect_sync.http import READ_SIZE, Body
 DRAIN_MAX_BYTES = 16 << 20
 """How much of an unread body is read on after the response: 16 MiB, more than sockets hold of what a client
 has sent to the end. Past it the connection closes."""
-DRAIN_MAX_MS = 1000
-"""For how long an unread body is read on after the response; past it the connection closes."""
+DRAIN_MAX_MS = 5000
+"""For how long an unread body is read on after the response, of a client that goes on sending."""
+DRAIN_SILENCE_MS = 1000
+"""For how long such a client may be silent before the connection closes."""
+
+SEND_GRACE_MS = 1000
+"""How long after the deadline of a call its error may take to leave."""
 
 _SILENCE_MS = 100
 """How long a client may be silent before it counts as one that sends no more, where nothing else tells."""
@@ -85,10 +90,17 @@ class RequestBody(Body):
             if self.peer_has_left():
                 raise BrokenPipeError(errno.EPIPE, "the client has left")
 
-    def drain(self) -> None:
-        """Read what is left of the body, up to a bound. Raises ConnectError as `read` does."""
+    def drain(self, end: Deadline | None = None) -> None:
+        """Read what is left of the body, up to a bound in bytes.
+
+        With ``end``, of a client that may still send: till then at most, and while it is not silent for long.
+        Raises ConnectError as `read` does.
+        """
         drained = 0
         while drained < DRAIN_MAX_BYTES and not self.is_read:
+            if end is not None:
+                end.check()
+                self.set_deadline(Deadline(DRAIN_SILENCE_MS))
             drained += len(self.read(READ_SIZE))
 
 
@@ -151,7 +163,7 @@ class ServerBody(RequestBody):
         if self._client is None:
             return iter(chunks)
         if self._deadline is not None and self._socket is not None:
-            self._socket.settimeout(self._deadline.wait_limit() + DRAIN_MAX_MS / 1000)
+            self._socket.settimeout(self._deadline.wait_limit() + SEND_GRACE_MS / 1000)
         if self._client.hears_late:
             with suppress(ConnectError):  # the client is gone, or its time is up
                 self.drain()

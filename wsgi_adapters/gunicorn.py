@@ -20,6 +20,7 @@ from connect_sync.errors import ConnectError
 from connect_sync.http import READ_SIZE
 from wsgi_adapters.body import (
     DRAIN_MAX_MS,
+    SEND_GRACE_MS,
     RequestBody,
     broken_off,
     consumed,
@@ -156,7 +157,7 @@ class GunicornBody(RequestBody):
         if self._deadline is not None:
             sock = self._socket
             self._send_bound = (sock, sock.gettimeout())
-            sock.settimeout(self._deadline.wait_limit() + DRAIN_MAX_MS / 1000)
+            sock.settimeout(self._deadline.wait_limit() + SEND_GRACE_MS / 1000)
         return self.while_there(chunks)
 
     def peer_has_left(self) -> bool:
@@ -176,9 +177,8 @@ class GunicornBody(RequestBody):
             sock.settimeout(timeout)
         if self.is_read:
             return
-        self.set_deadline(Deadline(DRAIN_MAX_MS))
         with suppress(ConnectError):  # the client is gone, or too slow to hear the answer
-            self.drain()
+            self.drain(Deadline(DRAIN_MAX_MS))
         if not self.is_read:
             self._give_up()
 
@@ -332,7 +332,7 @@ class GunicornHttp2Body(RequestBody):
         """
         limit = None
         if self._deadline is not None:
-            limit = Deadline(self._deadline.remaining() * 1000 + DRAIN_MAX_MS)
+            limit = Deadline(self._deadline.remaining() * 1000 + SEND_GRACE_MS)
         self._check_peer()
         for chunk in chunks:
             if limit is None:
