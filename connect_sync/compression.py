@@ -395,26 +395,40 @@ class Compressions:
         supported = f"{self.names}, {IDENTITY}" if self.names else IDENTITY
         raise ConnectError(Code.UNIMPLEMENTED, f"unknown compression {name!r}: supported are {supported}")
 
-    def negotiate(self, accept: str | None) -> Compression | None:
+    def negotiate(self, accept: str) -> Compression | None:
         """Return the first compression of an accept header that there is here, None for none.
 
         The header is a list in the peer's order of preference (Connect reference, "Accept-Encoding").
-        Weights, as HTTP has them, are tolerated: one of zero excludes, others are not read.
         """
-        if accept is None:
-            return None
         # The whole header is one name in the common case.
         found = self._by_name.get(accept)
         if found is not None:
             return found
-        for item in accept.lower().split(","):
-            name, _, parameters = item.partition(";")
-            if _is_zero_weight(parameters):
-                continue
-            name = name.strip()
+        for name in _accepted_names(accept):
             if name in self._by_name or name == IDENTITY:
                 return self._by_name.get(name)
         return None
+
+    def choose(self, accept: str, used: Compression | None) -> Compression | None:
+        """Return a compression that an accept header without an order lists, None for none.
+
+        It is the one that the peer ``used`` itself, else the first of those here.
+        """
+        names = frozenset(_accepted_names(accept))
+        if used is not None and used.name in names:
+            return used
+        return next((found for name, found in self._by_name.items() if name in names), None)
+
+
+def _accepted_names(accept: str) -> Iterator[str]:
+    """Yield the names of an accept header, in its order.
+
+    Weights, as HTTP has them, are tolerated: one of zero excludes, others are not read.
+    """
+    for item in accept.lower().split(","):
+        name, _, parameters = item.partition(";")
+        if not _is_zero_weight(parameters):
+            yield name.strip()
 
 
 def find_compression(compression: Compression | str) -> Compression:

@@ -795,7 +795,6 @@ def test_first_accepted_compression_is_taken(accept: str, name: str) -> None:
 @pytest.mark.parametrize(
     "accept",
     [
-        None,
         "",
         "identity",
         "br",
@@ -809,5 +808,28 @@ def test_first_accepted_compression_is_taken(accept: str, name: str) -> None:
         "identity, gzip",
     ],
 )
-def test_nothing_is_compressed_for_a_peer_that_accepts_none_of_them(accept: str | None) -> None:
+def test_nothing_is_compressed_for_a_peer_that_accepts_none_of_them(accept: str) -> None:
     assert Compressions([GZIP]).negotiate(accept) is None
+
+
+@pytest.mark.parametrize(
+    ("accept", "used", "chosen"),
+    [
+        ("identity, deflate, gzip", None, "gzip"),
+        ("identity, deflate, gzip, reverse", None, "reverse"),
+        ("gzip, reverse", None, "reverse"),
+        ("identity, GZIP, reverse", GZIP, "gzip"),
+        ("gzip;q=1, reverse;q=0", None, "gzip"),
+        ("identity, reverse", GZIP, "reverse"),
+        ("identity", GZIP, None),
+        ("br, zstd", None, None),
+        ("", GZIP, None),
+        (",;", None, None),
+    ],
+)
+def test_list_without_order_leaves_the_choice_here(
+    accept: str, used: Compression | None, chosen: str | None
+) -> None:
+    found = Compressions([REVERSE, GZIP]).choose(accept, used)
+
+    assert (None if found is None else found.name) == chosen

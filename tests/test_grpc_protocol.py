@@ -203,6 +203,8 @@ def test_any_timeout_comes_back_as_no_longer_one(protocol: GrpcFamily) -> None:
         ("gzip", "identity", GZIP, None),
         ("gzip", "", GZIP, None),
         ("identity", "br,gzip", None, GZIP),
+        (None, "identity, deflate, gzip", None, GZIP),
+        ("gzip", "identity, deflate, gzip", GZIP, GZIP),
     ],
 )
 def test_answer_is_compressed_as_the_client_accepts_or_as_its_request_was(

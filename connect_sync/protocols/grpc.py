@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError, Message
 
 from connect_sync.code import Code
 from connect_sync.codec import Codec
+from connect_sync.compression import Compression, Compressions
 from connect_sync.errors import ConnectError, ErrorDetail
 from connect_sync.headers import Headers, decode_base64, encode_base64
 from connect_sync.protocols.protocol import EnvelopedProtocol, remove_reserved
@@ -64,6 +65,15 @@ class GrpcFamily(EnvelopedProtocol):
                 f"{TIMEOUT} is {timeout!r}: it takes at most 8 digits and one of {', '.join(_UNIT_MS)}",
             )
         return int(match[1]) * _UNIT_MS[match[2]]
+
+    def negotiate(
+        self, compressions: Compressions, accept: str, received: Compression | None
+    ) -> Compression | None:
+        """Return what the request uses, if the client can read it, else what there is that it can read.
+
+        Its list has no order ("Message-Accept-Encoding"): grpcio begins it with ``identity``.
+        """
+        return compressions.choose(accept, received)
 
     def write_request(self, headers: Headers, timeout_ms: float | None) -> None:
         """Add the timeout, in milliseconds, or in seconds where these would be too many digits."""

@@ -76,8 +76,20 @@ class WireProtocol(ABC):
         received = None if encoding is None else compressions.find(encoding)
         accept = headers.get(self.accept_encoding)
         # Connect reference: without a list, the client reads what it used itself.
-        accepted = received if accept is None else compressions.negotiate(accept)
+        accepted = received if accept is None else self.negotiate(compressions, accept, received)
         return None if timeout_ms is None else Deadline(timeout_ms), received, accepted
+
+    def negotiate(
+        self, compressions: Compressions, accept: str, received: Compression | None
+    ) -> Compression | None:
+        """Return the compression to answer with, None for none.
+
+        Args:
+            compressions: Those that there are.
+            accept: What the client says that it can read.
+            received: What its request uses.
+        """
+        return compressions.negotiate(accept)
 
     def check_content_type(self, codec: Codec, content_type: str) -> None:
         """Check that a successful response is of this protocol and the codec of its request.
