@@ -10,6 +10,9 @@ from connect_sync.errors import ConnectError
 _MAX_WAIT = 2_000_000.0
 """Seconds, some 23 days: the polling below sockets counts milliseconds in 31 bits."""
 
+_SLACK = 0.05
+"""Seconds by which a wait that a deadline bounds, here or at the other side, may end before it."""
+
 
 class Deadline:
     """A moment on the monotonic clock."""
@@ -27,6 +30,10 @@ class Deadline:
     def wait_limit(self) -> float:
         """Return for how many seconds a wait may last: what remains, or as much as a socket can wait."""
         return min(self.remaining(), _MAX_WAIT)
+
+    def is_due(self) -> bool:
+        """Tell whether it has passed, or is so near that what has just ended a wait may have been it."""
+        return self.remaining() < _SLACK
 
     def check(self) -> None:
         """Do nothing before the deadline.

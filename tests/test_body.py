@@ -152,15 +152,15 @@ def test_body_that_ends_before_its_length_is_an_error() -> None:
 
     with pytest.raises(ConnectError) as caught:
         body.read(3)
-    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert caught.value.code is Code.CANCELED
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (TimeoutError(), Code.INVALID_ARGUMENT),
-        (ConnectionResetError(), Code.INVALID_ARGUMENT),
-        (OSError("request data read error"), Code.INVALID_ARGUMENT),
+        (TimeoutError(), Code.CANCELED),
+        (ConnectionResetError(), Code.CANCELED),
+        (OSError("request data read error"), Code.CANCELED),
         (ValueError("some server's own"), Code.INVALID_ARGUMENT),
     ],
 )
@@ -376,27 +376,27 @@ def test_body_of_known_length_is_read_exactly_under_gunicorn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pieces", "length"),
+    ("pieces", "length", "code"),
     [
-        ((), None),
-        ((chunk(b"abc"),), None),
-        ((b"5\r\nab",), None),
-        ((b"x\r\nab",), None),
-        ((b"3\r\nabcd\r\n",), None),
-        ((ConnectionResetError(),), None),
-        ((), 3),
-        ((b"a",), 3),
-        ((ConnectionResetError(),), 3),
+        ((), None, Code.CANCELED),
+        ((chunk(b"abc"),), None, Code.CANCELED),
+        ((b"5\r\nab",), None, Code.CANCELED),
+        ((b"x\r\nab",), None, Code.INVALID_ARGUMENT),
+        ((b"3\r\nabcd\r\n",), None, Code.INVALID_ARGUMENT),
+        ((ConnectionResetError(),), None, Code.CANCELED),
+        ((), 3, Code.CANCELED),
+        ((b"a",), 3, Code.CANCELED),
+        ((ConnectionResetError(),), 3, Code.CANCELED),
     ],
 )
 def test_body_that_breaks_off_under_gunicorn_is_an_error_and_ends_the_connection(
-    pieces: tuple[bytes | Exception, ...], length: int | None
+    pieces: tuple[bytes | Exception, ...], length: int | None, code: Code
 ) -> None:
     connection = Connection(*pieces, length=length)
 
     with pytest.raises(ConnectError) as caught:
         list(connection.body)
-    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert caught.value.code is code
     assert connection.body.is_read
     assert not connection.can_go_on()
 
@@ -651,11 +651,6 @@ def test_chunk_is_read_no_further_than_was_asked_for() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
-        b"3",
-        b"3\r\nab",
-        b"3\r\nabc",
-        b"3\r\nabc\r\n",
         b"3\r\nabcd\r\n0\r\n\r\n",
         b"3\nabc\n0\n\n",
         b"-3\r\nabc\r\n0\r\n\r\n",
@@ -671,6 +666,32 @@ def test_malformed_chunks_are_an_invalid_argument(data: bytes) -> None:
     with pytest.raises(ConnectError) as caught:
         list(chunks_of(data))
     assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"3", b"3\r", b"3\r\nab", b"3\r\nabc", b"3\r\nabc\r\n", b"0\r\n", b"0\r\na: b\r\n"],
+    ids=repr,
+)
+def test_chunks_that_are_cut_off_are_canceled(data: bytes) -> None:
+    with pytest.raises(ConnectError) as caught:
+        list(chunks_of(data))
+    assert caught.value.code is Code.CANCELED
+
+
+@pytest.mark.parametrize(("remaining_ms", "code"), [(20, Code.DEADLINE_EXCEEDED), (500, Code.CANCELED)])
+def test_client_that_leaves_just_before_the_deadline_has_left_for_its_sake(
+    remaining_ms: int, code: Code, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    connection = Connection(chunk(b"abc"))
+    connection.body.set_deadline(Deadline(1500))
+    connection.body.read(3)
+    clock.advance_ms(1500 - remaining_ms)
+
+    with pytest.raises(ConnectError) as caught:
+        connection.body.read(3)
+    assert caught.value.code is code
 
 
 # What servers tell of a client

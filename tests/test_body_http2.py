@@ -287,7 +287,7 @@ def test_data_before_a_reset_is_read_and_then_it_is_an_error(connection: Connect
     connection.flush()
 
     assert body.read(1) == b"abc"
-    assert code_of(body) is Code.INVALID_ARGUMENT
+    assert code_of(body) is Code.CANCELED
     assert not body.is_read
 
 
@@ -304,7 +304,7 @@ def test_connection_that_is_closed_ends_the_body_by_an_error(connection: Connect
     _, body = open_request(connection)
     connection.socket.close()
 
-    assert code_of(body) is Code.INVALID_ARGUMENT
+    assert code_of(body) is Code.CANCELED
 
 
 def test_connection_that_is_given_up_ends_the_body_by_an_error(connection: Connection) -> None:
@@ -312,7 +312,7 @@ def test_connection_that_is_given_up_ends_the_body_by_an_error(connection: Conne
     connection.client.close_connection(error_code=1)
     connection.flush()
 
-    assert code_of(body) is Code.INVALID_ARGUMENT
+    assert code_of(body) is Code.CANCELED
 
 
 def test_data_that_can_no_longer_be_acknowledged_ends_the_body_by_an_error(connection: Connection) -> None:
@@ -322,7 +322,7 @@ def test_data_that_can_no_longer_be_acknowledged_ends_the_body_by_an_error(conne
     body = body_of(connection.accept())
     connection.socket.close()
 
-    assert code_of(body) is Code.INVALID_ARGUMENT
+    assert code_of(body) is Code.CANCELED
 
 
 def test_bytes_that_are_no_http_2_end_the_body_by_an_error(connection: Connection) -> None:
@@ -339,7 +339,7 @@ def test_stream_that_is_silent_for_as_long_as_gunicorn_waits_is_an_error(connect
     connection.server.stream_timeout = 0.01
     _, body = open_request(connection)
 
-    assert code_of(body) is Code.INVALID_ARGUMENT
+    assert code_of(body) is Code.CANCELED
     assert any(isinstance(event, StreamReset) for event in connection.receive())
 
 
@@ -512,7 +512,7 @@ def test_response_of_a_stream_that_has_gone_is_not_begun(connection: Connection)
     _, body = open_request(connection)
     connection.client.reset_stream(1, error_code=8)
     connection.flush()
-    assert code_of(body) is Code.INVALID_ARGUMENT
+    assert code_of(body) is Code.CANCELED
     chunks = Chunks(b"a")
 
     with pytest.raises(HTTP2StreamError):

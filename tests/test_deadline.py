@@ -31,6 +31,16 @@ def test_nothing_remains_once_the_deadline_has_passed(clock: Clock, late_ms: flo
     assert deadline.remaining() == 0.0
 
 
+@pytest.mark.parametrize(
+    ("remaining_ms", "is_due"), [(1000, False), (60, False), (40, True), (0, True), (-9, True)]
+)
+def test_deadline_is_due_a_moment_before_it(clock: Clock, remaining_ms: float, is_due: bool) -> None:
+    deadline = Deadline(1000)
+    clock.advance_ms(1000 - remaining_ms)
+
+    assert deadline.is_due() is is_due
+
+
 def test_check_does_nothing_before_the_deadline(clock: Clock) -> None:
     deadline = Deadline(1500)
     clock.advance_ms(1499)

@@ -25,7 +25,7 @@ from typing import Protocol
 
 from connect_sync.code import Code
 from connect_sync.deadline import Deadline, deadline_exceeded
-from connect_sync.errors import ConnectError
+from connect_sync.errors import ConnectError, MalformedError
 from connect_sync.http import READ_SIZE, Body
 
 DRAIN_MAX_BYTES = 16 << 20
@@ -197,12 +197,11 @@ class ServerBody(RequestBody):
         try:
             return read(size)
         except Exception as error:  # what a server raises for a body that broke off is its own affair
-            if deadline is not None:
-                deadline.check()
-                # A socket may be a moment early. Another timeout is the server's own, and no deadline.
-                if self._socket is not None and isinstance(error, TimeoutError):
-                    raise deadline_exceeded() from error
-            raise broken_off() from error
+            # Without a socket, a timeout is the server's own, and no deadline.
+            if deadline is not None and self._socket is not None and isinstance(error, TimeoutError):
+                raise deadline_exceeded() from error
+            # A connection that is gone is an OSError; servers have other errors for what is malformed.
+            raise lost(deadline) if isinstance(error, OSError) else malformed() from error
 
 
 class EmptyBody(ServerBody):
@@ -243,14 +242,14 @@ class LengthBody(ServerBody):
         return not self._remaining
 
     def read(self, size: int) -> bytes:
-        """Return ``size`` bytes, fewer at the end. Raises ConnectError if the client broke off."""
+        """Return ``size`` bytes, fewer at the end. Raises ConnectError if the client has left."""
         if size > self._remaining:
             size = self._remaining
             if not size:
                 return b""
         data = self._receive(self._read, size)
         if not data:
-            raise broken_off()
+            raise lost(self._deadline)
         self._remaining -= len(data)
         return data
 
@@ -272,7 +271,7 @@ class TerminatedBody(ServerBody):
         self.is_read = False
 
     def read(self, size: int) -> bytes:
-        """Return ``size`` bytes, fewer at the end. Raises ConnectError if the client broke off."""
+        """Return ``size`` bytes, fewer at the end. Raises ConnectError if the client has left."""
         if self.is_read:
             return b""
         data = self._receive(self._read, size)
@@ -310,7 +309,7 @@ class ChunkedBody(ServerBody):
         """Return what has arrived of a chunk, at most ``size`` bytes.
 
         Raises:
-            ConnectError: The client broke off, or its chunks are malformed, or more than the server's limit.
+            ConnectError: The client has left, or its chunks are malformed, or more than the server's limit.
         """
         if self.is_read:
             return b""
@@ -323,7 +322,7 @@ class ChunkedBody(ServerBody):
             )
         data = self._receive(self._stream.read1, min(size, self._left))
         if not data:
-            raise broken_off()
+            raise lost(self._deadline)
         self._left -= len(data)
         if self._room is not None:
             self._room -= len(data)
@@ -332,23 +331,25 @@ class ChunkedBody(ServerBody):
     def _next_chunk(self) -> bool:
         """Read the head of a chunk, and tell whether it is not the last one."""
         if self._has_begun and self._line() != b"\r\n":
-            raise broken_off()
+            raise malformed()
         self._has_begun = True
         match = _match_chunk_head(self._line())
         if match is None:
-            raise broken_off()
+            raise malformed()
         self._left = int(match[1], 16)
         if self._left:
             return True
         for _ in range(self._MAX_TRAILERS):
             if self._line() == b"\r\n":
                 return False
-        raise broken_off()
+        raise malformed()
 
     def _line(self) -> bytes:
         line = self._receive(self._stream.readline, self._MAX_LINE)
+        if not line.endswith(b"\n") and len(line) < self._MAX_LINE:
+            raise lost(self._deadline)
         if not line.endswith(b"\r\n"):
-            raise broken_off()
+            raise malformed()
         return line
 
 
@@ -372,7 +373,7 @@ class UwsgiChunkedBody(ServerBody):
         """Return the next chunk, whatever ``size``.
 
         Raises:
-            ConnectError: The client broke off, or the deadline has passed: to the second, in which uWSGI
+            ConnectError: The client has left, or the deadline has passed: to the second, in which uWSGI
                 counts.
         """
         if self.is_read:
@@ -454,6 +455,16 @@ def consumed() -> ConnectError:
     return ConnectError(Code.INTERNAL, "the request body was read before, perhaps by middleware")
 
 
-def broken_off() -> ConnectError:
-    """Return the error of a body that has not come to its end."""
-    return ConnectError(Code.INVALID_ARGUMENT, "the request body broke off, or is malformed")
+def lost(deadline: Deadline | None) -> ConnectError:
+    """Return the error of a body whose client has gone before its end.
+
+    The client goes when its own clock says that the deadline has passed, which may be a moment early here.
+    """
+    if deadline is not None and deadline.is_due():
+        return deadline_exceeded()
+    return ConnectError(Code.CANCELED, "the client has left in the middle of its request")
+
+
+def malformed() -> MalformedError:
+    """Return the error of a body whose framing in HTTP is broken."""
+    return MalformedError("the request body is malformed")

@@ -22,9 +22,10 @@ from wsgi_adapters.body import (
     DRAIN_MAX_MS,
     SEND_GRACE_MS,
     RequestBody,
-    broken_off,
     consumed,
     has_left,
+    lost,
+    malformed,
 )
 
 _HTTP2_END_MS = 100
@@ -102,7 +103,7 @@ class GunicornBody(RequestBody):
         """Return what has arrived, or ``size`` bytes of a body of known length.
 
         Raises:
-            ConnectError: The client broke off, its chunks are malformed, or the deadline has passed.
+            ConnectError: The client has left, its chunks are malformed, or the deadline has passed.
         """
         if self.is_read:
             return b""
@@ -112,17 +113,17 @@ class GunicornBody(RequestBody):
             # A reader of known length goes on where it was; a parser that has failed does not.
             if self._chunks is not None:
                 self._give_up()
-            raise broken_off() if self._deadline is None else deadline_exceeded() from error
+            raise lost(None) if self._deadline is None else deadline_exceeded() from error
         except Exception as error:  # gunicorn has a class of its own for each way to be malformed
             self._give_up()
-            raise broken_off() from error
+            raise lost(self._deadline) if _is_cut_off(error) else malformed() from error
         if self._chunks is not None:
             if not data:
                 self._end()
             return data
         if not data:
             self._give_up()
-            raise broken_off()
+            raise lost(self._deadline)
         self._remaining -= len(data)
         if not self._remaining:
             self._end()
@@ -202,6 +203,15 @@ class GunicornBody(RequestBody):
         self._input.reader = _LostReader()
 
 
+def _is_cut_off(error: Exception) -> bool:
+    """Tell whether the connection ended inside the body, be it between the data of a chunk and its end."""
+    from gunicorn.http.errors import ChunkMissingTerminator
+
+    if isinstance(error, ChunkMissingTerminator):
+        return len(error.term) < len(b"\r\n")
+    return isinstance(error, OSError)
+
+
 class GunicornHttp2Body(RequestBody):
     """A body under gunicorn's HTTP/2, with the gthread and the gevent worker.
 
@@ -244,7 +254,7 @@ class GunicornHttp2Body(RequestBody):
         """Return what has arrived, whatever ``size``.
 
         Raises:
-            ConnectError: The client broke off, or the deadline has passed.
+            ConnectError: The client has left, or the deadline has passed.
         """
         if self._ahead:
             data, self._ahead = self._ahead, b""
@@ -253,8 +263,12 @@ class GunicornHttp2Body(RequestBody):
             return self._receive()
         except ConnectError:
             raise
-        except Exception as error:  # gunicorn has a class of its own for each way to be malformed
-            raise broken_off() from error
+        except Exception as error:
+            from gunicorn.http2.errors import HTTP2ProtocolError
+
+            # Anything else means that the connection is gone.
+            is_malformed = isinstance(error, HTTP2ProtocolError)
+            raise malformed() if is_malformed else lost(self._deadline) from error
 
     def _receive(self) -> bytes:
         stream = self._stream
@@ -270,7 +284,7 @@ class GunicornHttp2Body(RequestBody):
                 self.is_read = True
                 break
             if self._has_left():
-                raise broken_off()
+                raise lost(self._deadline)
             if stream.expect_continue and not stream.response_headers_sent:
                 stream.expect_continue = False
                 connection.send_informational(stream.stream_id, 100, [])

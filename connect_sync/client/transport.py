@@ -51,9 +51,6 @@ _JOIN_MAX_BYTES = 64 * 1024
 _SEND_MAX_BYTES = 256 * 1024
 """How much of a large body is offered to the socket between two looks for an answer."""
 
-_TIMEOUT_SLACK = 0.05
-"""How many seconds before a deadline the end of a wait still counts as the deadline's."""
-
 
 class Transport(Protocol):
     """What requests are sent by."""
@@ -143,9 +140,7 @@ class Urllib3Transport:
             lifetime.check()
         except ConnectError as ended:
             return ended
-        # A wait that was bounded by the deadline may end a moment before it.
-        deadline = lifetime.deadline
-        is_due = deadline is not None and deadline.remaining() < _TIMEOUT_SLACK
+        is_due = lifetime.deadline is not None and lifetime.deadline.is_due()
         if is_due and isinstance(error, TimeoutError | PoolTimeoutError):
             return deadline_exceeded()
         return ConnectError(Code.UNAVAILABLE, f"{what} {self._origin}: {_describe(error)}")

@@ -135,7 +135,7 @@ def test_handler_hears_of_a_client_that_leaves_its_stream(
         assert channel.next_event() == "called by jane"
         assert channel.next_event() == "got anna from jane"
         getattr(connection, leave)()
-        assert channel.next_event() == "invalid_argument"
+        assert channel.next_event() == "canceled"
         assert channel.next_event() == "torn down for jane"
     assert site.serves()
 

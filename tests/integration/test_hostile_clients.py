@@ -331,7 +331,7 @@ def test_client_that_breaks_off_is_told(server: Gunicorn, sent: bytes) -> None:
     with server.connect() as connection:
         connection.send(sent)
         connection.end()
-        assert connection.read_reply().error()["code"] == "invalid_argument"
+        assert connection.read_reply().error()["code"] == "canceled"
         assert connection.read_rest() == b""
     assert server.serves()
 

@@ -274,7 +274,7 @@ def test_client_that_leaves_looks_to_handler_like_no_end_of_stream(
         assert channel.next_event() == "called"
         assert channel.next_event() == "got anna"
         getattr(connection, leave)()
-        assert channel.next_event() == "invalid_argument"
+        assert channel.next_event() == "canceled"
 
 
 @pytest.mark.parametrize("leave", ["end", "reset"])

@@ -211,7 +211,7 @@ def test_client_that_leaves_looks_to_handler_like_no_end_of_stream(
         assert channel.next_event() == "called"
         assert channel.next_event() == "got anna"
         getattr(connection, leave)()
-        assert channel.next_event() == "invalid_argument"
+        assert channel.next_event() == "canceled"
 
 
 # Clients gone silent
