@@ -108,8 +108,8 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         if size is not None:
             headers.append(("content-length", str(size)))
         start_response(_STATUS_LINES[response.status], headers)
-        if size is not None and size <= _UNHURRIED_BYTES and body.is_read and body.is_sent_at_once:
-            return chunks
+        if size is not None and size <= _UNHURRIED_BYTES:
+            return with_small_chunks(chunks, body)
         return _ResponseBody(chunks, body)
 
     def _path(self, environ: WSGIEnvironment) -> str:
@@ -203,6 +203,17 @@ class _ResponseBody:
             close_iterator(self._chunks)
         finally:
             self._request_body.close()
+
+
+def with_small_chunks(chunks: Iterable[bytes], request_body: RequestBody) -> Iterable[bytes]:
+    """Return what a WSGI server is to send of a response that fits into the buffers of a socket.
+
+    What was not read of the request's body is dealt with when that is sent: the server of a kept connection
+    might take it for a request.
+    """
+    if request_body.is_read and request_body.is_sent_at_once:
+        return chunks
+    return _ResponseBody(chunks, request_body)
 
 
 _SendTrailers: TypeAlias = Callable[[list[tuple[str, str]]], object]

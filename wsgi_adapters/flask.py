@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from connect_sync.http import close_iterator
 from connect_sync.method import IdempotencyLevel, StreamKind
 from wsgi_adapters.application import ConnectWSGIApplication
+from wsgi_adapters.servers import open_body
 
 try:
     from flask import Blueprint, Flask, Response, current_app, request, stream_with_context
@@ -81,6 +82,8 @@ def _method_view(application: ConnectWSGIApplication[Any], path: str, allowed: t
         if request.method == "OPTIONS" and current_app.config.get("PROVIDE_AUTOMATIC_OPTIONS", True):
             response = current_app.response_class()
             response.allow.update(allowed)
+            # Nobody else deals with a body that such a request may have.
+            response.call_on_close(open_body(request.environ).close)
             return response
         return _answer(application, len(request.environ["PATH_INFO"]) - len(path))
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from connect_sync.health import CHECK, SERVICE, WATCH, Health, ServingStatus, check_service_name
 from connect_sync.method import Method
-from wsgi_adapters.application import ConnectWSGIApplication
+from wsgi_adapters.application import ConnectWSGIApplication, with_small_chunks
 from wsgi_adapters.router import NotFoundApplication, checked_path
+from wsgi_adapters.servers import open_body
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -84,4 +85,4 @@ class Healthz:
             text = status.name
         body = f"{text}\n".encode()
         start_response(line, [*headers, ("content-length", str(len(body)))])
-        return () if method == "HEAD" else (body,)
+        return with_small_chunks(() if method == "HEAD" else (body,), open_body(environ))
