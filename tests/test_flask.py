@@ -491,6 +491,17 @@ def test_hook_reads_a_unary_response(site: Site) -> None:
     assert site.events[1] == repr(response.data)
 
 
+def test_hook_learns_that_a_call_has_failed(site: Site) -> None:
+    @site.app.after_request
+    def after(response: Response) -> Response:
+        site.events.append(str(request.environ.get("connect_sync.error")))
+        return response
+
+    site.register().call(EchoRequest(error="not_found"))
+    site.call()
+    assert site.events == ["handler", "not_found: as asked", "handler", "None"]
+
+
 def test_hook_that_reads_a_stream_fails_before_it_waits_for_all_of_it(site: Site) -> None:
     watch_hooks(site)
     site.app.testing = False

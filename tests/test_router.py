@@ -13,9 +13,10 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from connect_sync import Method, RequestContext, StreamKind
+from connect_sync import Code, Method, RequestContext, StreamKind
 from tests.support import END, envelope, proto, run_wsgi, split_envelopes, text
 from wsgi_adapters import ConnectWSGIApplication, CORSMiddleware
+from wsgi_adapters.application import ERROR_KEY
 from wsgi_adapters.router import Router
 
 if TYPE_CHECKING:
@@ -248,6 +249,14 @@ def test_environ_of_the_server_keeps_the_whole_path() -> None:
     ask(Router([Anna()], prefix="/api"), environ)
 
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/mounted", "/api/unit.v1.Anna/Say")
+
+
+@pytest.mark.parametrize("prefix", ["", "/api"])
+def test_what_stands_around_learns_that_a_call_has_failed(prefix: str) -> None:
+    environ = environ_of(f"{prefix}/unit.v1.Anna/Say", body=b"no message")
+    ask(Router([Anna()], prefix=prefix), environ)
+
+    assert environ[ERROR_KEY].code is Code.INVALID_ARGUMENT
 
 
 def test_environ_without_a_script_name_is_one_at_the_root() -> None:

@@ -33,6 +33,13 @@ It is for what stands around the application and has to know that the call faile
 not tell of every protocol. A stream that fails later, behind its first message, leaves nothing here.
 """
 
+
+def hand_on_error(inner: WSGIEnvironment, outer: WSGIEnvironment) -> None:
+    """Let ``outer`` have the error that an application has left in ``inner``, the copy it was called with."""
+    if ERROR_KEY in inner:
+        outer[ERROR_KEY] = inner[ERROR_KEY]
+
+
 _UNHURRIED_BYTES = 16 * 1024
 """Up to what size a response fits into the buffers of a socket, so that sending it does not wait."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from connect_sync.method import Method
-from wsgi_adapters.application import ConnectWSGIApplication
+from wsgi_adapters.application import ConnectWSGIApplication, hand_on_error
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -71,11 +71,14 @@ class Router:
             end = below.find("/", 1)
             application = self._routes.get(below if end < 0 else below[:end])
             if application is not None:
-                if prefix:
-                    # In a copy: the server's access log has the whole path from the environ that is its own.
-                    script_name = environ.get("SCRIPT_NAME", "") + prefix
-                    environ = {**environ, "SCRIPT_NAME": script_name, "PATH_INFO": below}
-                return application(environ, start_response)
+                if not prefix:
+                    return application(environ, start_response)
+                # In a copy: the server's access log has the whole path from the environ that is its own.
+                script_name = environ.get("SCRIPT_NAME", "") + prefix
+                inner = {**environ, "SCRIPT_NAME": script_name, "PATH_INFO": below}
+                chunks = application(inner, start_response)
+                hand_on_error(inner, environ)
+                return chunks
         return self._otherwise(environ, start_response)
 
 
