@@ -77,6 +77,27 @@ def test_handler_that_cannot_be_called_is_refused_when_the_service_is_built(hand
         Service(SimpleNamespace(greet=handler), {"greet": UNARY}, compressions=())
 
 
+@pytest.mark.parametrize(
+    "handler",
+    [lambda: None, lambda request: None, lambda request, ctx, more: None, lambda *, request, ctx: None],
+)
+def test_handler_of_other_arguments_is_refused_when_the_service_is_built(handler: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"handler of unit\.v1\.UnitService\.Unary does not take a request and"
+    ):
+        Service(SimpleNamespace(greet=handler), {"greet": UNARY}, compressions=())
+
+
+def test_handler_may_be_anything_that_takes_a_request_and_a_context() -> None:
+    for handler in (lambda *arguments: None, lambda request, ctx, more=1: None, partial(max, key=str)):
+        Service(SimpleNamespace(greet=handler), {"greet": UNARY}, compressions=())
+
+
+def test_class_in_the_place_of_its_instance_is_refused() -> None:
+    with pytest.raises(TypeError, match="AsyncHandlers'> is a class"):
+        Service(AsyncHandlers, {}, compressions=())
+
+
 def test_bidirectional_method_needs_no_handler() -> None:
     Service(object(), {"chat": BIDI}, compressions=())
 

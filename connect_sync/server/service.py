@@ -62,7 +62,8 @@ class Service:
             compress_min_bytes: From which size on messages are compressed, in bytes.
 
         Raises:
-            TypeError: A handler is missing, or is a coroutine; an interceptor is none.
+            TypeError: ``implementation`` is a class; a handler is missing, is a coroutine, or does not take a
+                request and a context; an interceptor is none.
             ValueError: ``read_max_bytes`` is not positive, or ``compress_min_bytes`` negative; two
                 compressions share a name; a name is unknown.
         """
@@ -71,6 +72,8 @@ class Service:
         least = check_compress_min_bytes(compress_min_bytes)
         wrappers = check_interceptors(interceptors)
         offered = Compressions(compressions)
+        if isinstance(implementation, type):
+            raise TypeError(f"{implementation!r} is a class: a service is served by an instance of it")
         self._routes = {}
         for name, method in methods.items():
             if method.kind is StreamKind.BIDI_STREAM:
@@ -145,6 +148,14 @@ def _find_handler(implementation: object, name: str, method: Method[Any, Any]) -
         raise TypeError(f"{implementation!r} has no method {name!r} to handle {method.full_name}")
     if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
         raise TypeError(f"the handler of {method.full_name} is async: it has to be a plain function")
+    try:
+        inspect.signature(handler).bind("request", "ctx")
+    except ValueError:
+        pass  # of some callables there is no signature
+    except TypeError as error:
+        raise TypeError(
+            f"the handler of {method.full_name} does not take a request and a context: {error}"
+        ) from error
     return cast(Call[Any, Any], handler)
 
 

@@ -317,7 +317,8 @@ def test_call_of_deprecated_method_warns_its_caller(
 ) -> None:
     connect_module = import_generated(f"text.v1.{module}_connect")
     message = import_generated("text.v1.deprecated_pb2").T()
-    client = connect(connect_module, service, vars(connect_module)[service])
+    implementation = type("Unimplemented", (vars(connect_module)[service],), {})()
+    client = connect(connect_module, service, implementation)
     text = f"^text.v1.{service}.{method} is deprecated$"
     with pytest.warns(DeprecationWarning, match=text) as warnings, pytest.raises(ConnectError):
         getattr(client, method.lower())(message)
