@@ -4,85 +4,122 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
 from connect_sync.errors import MalformedError
 
-_MessageT = TypeVar("_MessageT", bound=Message)
+Encoder: TypeAlias = Callable[[Any], bytes]
+"""Serializes messages of one class.
+
+It raises TypeError for anything else, which the other side would parse as that class; and ValueError for a
+message that cannot be serialized, a required field being absent, say.
+"""
+
+Decoder: TypeAlias = Callable[[bytes], Any]
+"""Parses messages of one class. It raises MalformedError for bytes that are no such message."""
 
 
-class Codec(Protocol):
-    """A format of messages, by the name that content types use."""
+class Codec(ABC):
+    """A format of messages. What serializes and parses them is made once for each class, and called often."""
 
-    @property
-    def name(self) -> str:
-        """The name in content types: ``proto`` in ``application/connect+proto``."""
-        ...
+    name: str
+    """The name in content types: ``proto`` in ``application/connect+proto``."""
 
-    def encode(self, message: Message, *, deterministic: bool = False) -> bytes:
-        """Serialize a message; if ``deterministic``, equal messages into equal bytes.
+    @abstractmethod
+    def encoder(self, message_class: type[Message], *, deterministic: bool = False) -> Encoder:
+        """Return what serializes messages; if ``deterministic``, equal ones into equal bytes."""
 
-        Raises:
-            ValueError: The message cannot be serialized, a required field being absent, say.
-        """
-        ...
-
-    def decode(self, data: bytes, message_class: type[_MessageT]) -> _MessageT:
-        """Parse a message.
-
-        Raises:
-            MalformedError: The bytes are no such message.
-        """
-        ...
+    @abstractmethod
+    def decoder(self, message_class: type[Message]) -> Decoder:
+        """Return what parses messages."""
 
 
-class ProtoCodec:
+class ProtoCodec(Codec):
     """Protobuf's binary format."""
 
     name = "proto"
 
-    def encode(self, message: Message, *, deterministic: bool = False) -> bytes:
-        """Serialize a message. Raises EncodeError, if a required field is absent."""
-        return message.SerializeToString(deterministic=deterministic)
+    def encoder(self, message_class: type[Message], *, deterministic: bool = False) -> Encoder:
+        """Return what serializes messages."""
 
-    def decode(self, data: bytes, message_class: type[_MessageT]) -> _MessageT:
-        """Parse a message. Raises MalformedError as ``Codec.decode`` does."""
-        try:
-            return message_class.FromString(data)
-        except DecodeError as error:
-            name = message_class.DESCRIPTOR.full_name
-            raise MalformedError(f"the bytes do not parse as a {name} in the proto format") from error
+        def encode(message: Any) -> bytes:
+            if message.__class__ is not message_class:
+                _check_type(message, message_class)
+            data: bytes = message.SerializeToString()
+            return data
+
+        def encode_deterministically(message: Any) -> bytes:
+            _check_type(message, message_class)
+            data: bytes = message.SerializeToString(deterministic=True)
+            return data
+
+        return encode_deterministically if deterministic else encode
+
+    def decoder(self, message_class: type[Message]) -> Decoder:
+        """Return what parses messages."""
+        parse = message_class.FromString
+        name = message_class.DESCRIPTOR.full_name
+
+        def decode(data: bytes) -> Message:
+            try:
+                return parse(data)
+            except DecodeError as error:
+                raise MalformedError(f"the bytes do not parse as a {name} in the proto format") from error
+
+        return decode
 
 
-class JsonCodec:
+class JsonCodec(Codec):
     """Protobuf's JSON mapping: one line out; unknown fields ignored on the way in."""
 
     name = "json"
 
-    def encode(self, message: Message, *, deterministic: bool = False) -> bytes:
-        """Serialize a message. Raises SerializeToJsonError, for an Any of an unknown type, say."""
-        value = json_format.MessageToDict(message)
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=deterministic)
-        return text.encode()
+    def encoder(self, message_class: type[Message], *, deterministic: bool = False) -> Encoder:
+        """Return what serializes messages. An Any of an unknown type cannot be."""
 
-    def decode(self, data: bytes, message_class: type[_MessageT]) -> _MessageT:
-        """Parse a message. Raises MalformedError as ``Codec.decode`` does."""
-        message = message_class()
+        def encode(message: Any) -> bytes:
+            _check_type(message, message_class)
+            value = json_format.MessageToDict(message)
+            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=deterministic)
+            return text.encode()
+
+        return encode
+
+    def decoder(self, message_class: type[Message]) -> Decoder:
+        """Return what parses messages."""
         name = message_class.DESCRIPTOR.full_name
-        try:
-            value = json.loads(data.decode(), object_pairs_hook=_without_duplicates)
-            # The parser takes a list or a string for an empty message. Of the well-known types, some are.
-            if not isinstance(value, dict) and not name.startswith("google.protobuf."):
-                raise _InvalidJsonError("it is not an object")
-            json_format.ParseDict(value, message, ignore_unknown_fields=True)
-        except Exception as error:  # for odd input the parser lets errors of any class through
-            reason = _reason(error)
-            text = f"the bytes do not parse as a {name} in the JSON format"
-            raise MalformedError(f"{text}: {reason}" if reason else text) from error
-        return message
+        # The parser takes a list or a string for an empty message. Of the well-known types, some are.
+        is_object = not name.startswith("google.protobuf.")
+
+        def decode(data: bytes) -> Message:
+            message = message_class()
+            try:
+                value = json.loads(data.decode(), object_pairs_hook=_without_duplicates)
+                if is_object and not isinstance(value, dict):
+                    raise _InvalidJsonError("it is not an object")
+                json_format.ParseDict(value, message, ignore_unknown_fields=True)
+            except Exception as error:  # for odd input the parser lets errors of any class through
+                reason = _reason(error)
+                text = f"the bytes do not parse as a {name} in the JSON format"
+                raise MalformedError(f"{text}: {reason}" if reason else text) from error
+            return message
+
+        return decode
+
+
+def _check_type(message: object, message_class: type[Message]) -> None:
+    """Raise TypeError for anything but a message of the type of ``message_class``."""
+    if message.__class__ is message_class:
+        return
+    full_name = message_class.DESCRIPTOR.full_name
+    # The same type may come from another pool of descriptors.
+    if not isinstance(message, Message) or message.DESCRIPTOR.full_name != full_name:
+        raise TypeError(f"a {type(message).__name__} stands where a {full_name} belongs")
 
 
 class _InvalidJsonError(ValueError):
@@ -113,19 +150,3 @@ def _reason(error: Exception) -> str:
 
 PROTO = ProtoCodec()
 JSON = JsonCodec()
-
-
-def encode_message(
-    codec: Codec, message: Any, message_class: type[Message], *, deterministic: bool = False
-) -> bytes:
-    """Serialize a message that belongs to a method.
-
-    Raises:
-        TypeError: It is no ``message_class``, which the other side would parse it as.
-    """
-    if message.__class__ is not message_class:
-        full_name = message_class.DESCRIPTOR.full_name
-        # The same type may come from another pool of descriptors.
-        if not isinstance(message, Message) or message.DESCRIPTOR.full_name != full_name:
-            raise TypeError(f"a {type(message).__name__} stands where a {full_name} belongs")
-    return codec.encode(message, deterministic=deterministic)

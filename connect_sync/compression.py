@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from connect_sync.code import Code
-from connect_sync.errors import ConnectError, MalformedError, message_too_large
+from connect_sync.errors import ConnectError, MalformedError, TooLargeError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -205,7 +205,7 @@ class Brotli:
                     raise _damaged(self.name, "it is cut off")
                 size += len(piece)
                 if size > max_bytes:
-                    raise message_too_large(max_bytes)
+                    raise TooLargeError(max_bytes)
                 pieces.append(piece)
         except self._brotli.error as error:
             raise _damaged(self.name, "it is damaged, or there is more behind its end") from error
@@ -264,7 +264,7 @@ class Snappy:
             for chunk in self._data_chunks(data):
                 size += self._size(chunk)
                 if size > max_bytes:
-                    raise message_too_large(max_bytes)
+                    raise TooLargeError(max_bytes)
                 chunks += chunk
             # This checks the checksums, too.
             return bytes(self._snappy.decompress(bytes(chunks)))
@@ -320,7 +320,7 @@ def _decompress_stream(name: str, decompressor: _Decompressor, data: bytes, max_
     max_length = min(max_bytes, sys.maxsize - 1) + 1
     result = decompressor.decompress(data, max_length)
     if len(result) > max_bytes:
-        raise message_too_large(max_bytes)
+        raise TooLargeError(max_bytes)
     if not decompressor.eof:
         raise _damaged(name, "it is cut off")
     if decompressor.unused_data:

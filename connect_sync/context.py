@@ -6,7 +6,7 @@ from typing import Any
 
 from connect_sync.deadline import Deadline
 from connect_sync.headers import Headers
-from connect_sync.http import Body
+from connect_sync.http import Body, Request
 from connect_sync.method import Method
 
 
@@ -17,33 +17,13 @@ class RequestContext:
     to write. On the client it is the other way around.
     """
 
-    __slots__ = (
-        "_body",
-        "_deadline",
-        "_http_method",
-        "_method",
-        "_peer",
-        "_request_headers",
-        "_response_headers",
-        "_response_trailers",
-    )
+    __slots__ = ("_deadline", "_method", "_request", "_response_headers", "_response_trailers")
 
-    def __init__(
-        self,
-        method: Method[Any, Any],
-        http_method: str,
-        request_headers: Headers,
-        deadline: Deadline | None = None,
-        peer: str | None = None,
-        body: Body | None = None,
-    ) -> None:
-        """Make the context of one call; ``body`` is that of the request, where the other side sends it."""
+    def __init__(self, method: Method[Any, Any], request: Request, deadline: Deadline | None = None) -> None:
+        """Make the context of one call of ``method``, which comes or goes by ``request``."""
         self._method = method
-        self._http_method = http_method
-        self._request_headers = request_headers
+        self._request = request
         self._deadline = deadline
-        self._peer = peer
-        self._body = body
         self._response_headers: Headers | None = None
         self._response_trailers: Headers | None = None
 
@@ -53,11 +33,11 @@ class RequestContext:
 
     def http_method(self) -> str:
         """Return the HTTP method of the request: ``POST`` or ``GET``."""
-        return self._http_method
+        return self._request.method
 
     def request_headers(self) -> Headers:
         """Return the request's headers."""
-        return self._request_headers
+        return self._request.headers
 
     def response_headers(self) -> Headers:
         """Return the response's leading metadata.
@@ -91,8 +71,9 @@ class RequestContext:
         """
         if self._deadline is not None and not self._deadline.remaining():
             return False
-        return self._body is None or not self._body.peer_has_left()
+        body = self._request.body
+        return not isinstance(body, Body) or not body.peer_has_left()
 
     def peer(self) -> str | None:
         """Return the other side's address, ``host:port``, where it is known."""
-        return self._peer
+        return self._request.peer

@@ -11,14 +11,18 @@ and it must never ask for a byte more than the envelope it is in while another o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from struct import Struct
 
 from connect_sync.code import Code
 from connect_sync.compression import Compression
-from connect_sync.errors import ConnectError, MalformedError, message_too_large
+from connect_sync.errors import ConnectError, MalformedError, TooLargeError
 from connect_sync.http import READ_SIZE, Body
 
-PREFIX_SIZE = 5
-"""Bytes before the payload: flags and length."""
+_PREFIX = Struct(">BI")
+_pack_prefix = _PREFIX.pack
+_unpack_prefix = _PREFIX.unpack_from
+PREFIX_SIZE = _PREFIX.size
+"""Bytes before the payload: flags and length, 5 in all."""
 
 COMPRESSED = 0x01
 """The flag of a payload that is compressed as the headers say. Other flags belong to the protocols."""
@@ -40,7 +44,8 @@ def check_compress_min_bytes(compress_min_bytes: int) -> int:
 
 def wrap(payload: bytes, flags: int = 0, end: bytes = b"") -> bytes:
     """Put a payload into an envelope; ``end`` is what follows in the same piece."""
-    return b"%c%b%b%b" % (flags, len(payload).to_bytes(4, "big"), payload, end)
+    prefix = _pack_prefix(flags, len(payload))
+    return b"".join((prefix, payload, end)) if end else prefix + payload
 
 
 def compress_message(data: bytes, compression: Compression | None, min_bytes: int) -> tuple[bytes, int]:
@@ -53,6 +58,8 @@ def compress_message(data: bytes, compression: Compression | None, min_bytes: in
 
 def wrap_message(data: bytes, compression: Compression | None, min_bytes: int) -> bytes:
     """Put a serialized message into an envelope, compressed from ``min_bytes`` bytes on."""
+    if compression is None:
+        return _pack_prefix(0, len(data)) + data
     return wrap(*compress_message(data, compression, min_bytes))
 
 
@@ -82,41 +89,41 @@ def read_envelopes(body: Body, max_bytes: int) -> Iterator[tuple[int, bytes]]:
         MalformedError: The body ends inside an envelope.
     """
     chunk = b""
-    position = 0
+    end = 0
     while True:
-        if len(chunk) - position < PREFIX_SIZE:
-            chunk = _complete(body, chunk[position:], PREFIX_SIZE)
-            position = 0
+        start = end + PREFIX_SIZE
+        if start > len(chunk):
+            chunk = _complete(body, chunk[end:], PREFIX_SIZE)
+            end = 0
+            start = PREFIX_SIZE
             if not chunk:
                 return
             if len(chunk) < PREFIX_SIZE:
                 raise _cut_off()
-        flags = chunk[position]
-        size = int.from_bytes(chunk[position + 1 : position + PREFIX_SIZE], "big")
+        flags, size = _unpack_prefix(chunk, end)
         if size > max_bytes:
-            raise message_too_large(max_bytes, size)
-        position += PREFIX_SIZE
-        if len(chunk) - position < size:
-            chunk = _complete(body, chunk[position:], size)
-            position = 0
+            raise TooLargeError(max_bytes, size)
+        end = start + size
+        if end > len(chunk):
+            chunk = _complete(body, chunk[start:], size)
+            start = 0
+            end = size
             if len(chunk) < size:
                 raise _cut_off()
-        payload = chunk[position : position + size]
-        position += size
-        yield flags, payload
+        yield flags, chunk[start:end]
 
 
 def _complete(body: Body, start: bytes, size: int) -> bytes:
     """Return ``start`` and what follows it: ``size`` bytes or more, fewer only if the body ends."""
-    chunks = [start]
     missing = size - len(start)
+    chunks = [start] if start else []
     while missing > 0:
         chunk = body.read(min(missing, READ_SIZE))
         if not chunk:
             break
         chunks.append(chunk)
         missing -= len(chunk)
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _cut_off() -> MalformedError:

@@ -111,10 +111,19 @@ class MalformedError(ConnectError):
         return MalformedError, (self.message,)
 
 
-def message_too_large(max_bytes: int, size: int | None = None) -> ConnectError:
-    """Return the error for a message of ``size`` bytes, where that is known, past the limit."""
-    what = "the message" if size is None else f"a message of {size} bytes"
-    return ConnectError(Code.RESOURCE_EXHAUSTED, f"{what} is larger than the limit of {max_bytes} bytes")
+class TooLargeError(ConnectError):
+    """A message is larger than this side takes: it is not read further, or not decompressed."""
+
+    def __init__(self, max_bytes: int, size: int | None = None) -> None:
+        """Make the error for a message of ``size`` bytes, where that is known, past the limit."""
+        self.max_bytes = max_bytes
+        self.size = size
+        what = "the message" if size is None else f"a message of {size} bytes"
+        super().__init__(Code.RESOURCE_EXHAUSTED, f"{what} is larger than the limit of {max_bytes} bytes")
+
+    def __reduce__(self) -> tuple[type[TooLargeError], tuple[int, int | None]]:
+        """Pickle what ``__init__`` takes."""
+        return TooLargeError, (self.max_bytes, self.size)
 
 
 def bidi_unimplemented(full_name: str) -> ConnectError:

@@ -42,6 +42,7 @@ class Headers(MutableMapping[str, str]):
         self._values = {}
         if not initial:
             return
+        # Also those of other headers are checked: they may have come from the wire.
         if isinstance(initial, Headers):
             pairs: Iterable[tuple[str, str]] = initial.multi_items()
         else:
@@ -52,11 +53,20 @@ class Headers(MutableMapping[str, str]):
     @classmethod
     def from_wire(cls, pairs: Iterable[tuple[str, str]]) -> Headers:
         """Make headers of pairs that an HTTP library has parsed: nothing is checked."""
-        headers = cls()
-        values = headers._values
+        values: dict[str, list[str]] = {}
         for name, value in pairs:
             values.setdefault(name.lower(), []).append(value)
+        return cls._of(values)
+
+    @classmethod
+    def _of(cls, values: dict[str, list[str]]) -> Headers:
+        headers = Headers.__new__(Headers)
+        headers._values = values
         return headers
+
+    def copy(self) -> Headers:
+        """Return headers with the same values, which change on their own."""
+        return self._of({name: values.copy() for name, values in self._values.items()})
 
     def add(self, name: str, value: str) -> None:
         """Add a value to those that ``name`` has.
@@ -65,21 +75,20 @@ class Headers(MutableMapping[str, str]):
             ValueError: The name has other characters than ``0-9 A-Z a-z _ - .``, or the value others
                 than printable ASCII and space.
         """
-        if not _is_name(name):
-            raise ValueError(f"{name!r} is not a header name: 0-9 A-Z a-z _ - . are allowed")
-        if not _is_value(value):
-            raise ValueError(f"header {name!r}: the value has characters other than printable ASCII")
+        _check(name, value)
         self._values.setdefault(name.lower(), []).append(value)
 
     def get_all(self, name: str) -> list[str]:
         """Return the values of ``name``, each alone; an empty list where there is none."""
         return list(self._values.get(name.lower(), ()))
 
-    def multi_items(self) -> Iterator[tuple[str, str]]:
-        """Yield every pair of name and value, a name with two values twice."""
+    def multi_items(self) -> list[tuple[str, str]]:
+        """Return every pair of name and value, a name with two values twice, in a new list."""
+        pairs = []
         for name, values in self._values.items():
             for value in values:
-                yield name, value
+                pairs.append((name, value))
+        return pairs
 
     def add_binary(self, name: str, value: bytes) -> None:
         """Add a binary value, as unpadded base64, to those that ``name`` has.
@@ -114,6 +123,10 @@ class Headers(MutableMapping[str, str]):
             return default
         return values[0] if len(values) == 1 else ", ".join(values)
 
+    def get_each(self, names: tuple[str, ...]) -> list[str | None]:
+        """Return what ``get`` returns for each of ``names``, which do not change from call to call."""
+        return [self.get(name) for name in names]
+
     def __getitem__(self, name: str) -> str:
         """Return the values of ``name``, joined by ``", "``. Raises KeyError where there is none."""
         values = self._values[name.lower()]
@@ -121,13 +134,11 @@ class Headers(MutableMapping[str, str]):
 
     def __setitem__(self, name: str, value: str) -> None:
         """Replace the values of ``name`` by ``value``. Raises ValueError as ``add`` does."""
-        replaced = self._values.pop(name.lower(), None)
-        try:
-            self.add(name, value)
-        except ValueError:
-            if replaced is not None:
-                self._values[name.lower()] = replaced
-            raise
+        _check(name, value)
+        key = name.lower()
+        # Removed first, so that the new value has its place where it was written.
+        self._values.pop(key, None)
+        self._values[key] = [value]
 
     def __delitem__(self, name: str) -> None:
         """Remove ``name`` with all its values. Raises KeyError where there is none."""
@@ -147,7 +158,14 @@ class Headers(MutableMapping[str, str]):
 
     def __repr__(self) -> str:
         """Show the pairs."""
-        return f"Headers({list(self.multi_items())!r})"
+        return f"Headers({self.multi_items()!r})"
+
+
+def _check(name: str, value: str) -> None:
+    if not _is_name(name):
+        raise ValueError(f"{name!r} is not a header name: 0-9 A-Z a-z _ - . are allowed")
+    if not _is_value(value):
+        raise ValueError(f"header {name!r}: the value has characters other than printable ASCII")
 
 
 def encode_base64(data: bytes) -> str:

@@ -8,29 +8,31 @@ message over when it arrives only to a reader that asks for exactly its size.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from connect_sync.deadline import Deadline
-from connect_sync.errors import ConnectError, message_too_large
+from connect_sync.errors import ConnectError, TooLargeError
 from connect_sync.headers import Headers
 
 DEFAULT_READ_MAX_BYTES = 4 << 20
 """How large a received message may be where nothing is said: 4 MiB."""
 
+Fields: TypeAlias = tuple[tuple[str, str], ...]
+"""Names and values of headers that do not change."""
+
 READ_SIZE = 64 * 1024
 """Bytes to ask a body for where nothing says how many are to come."""
 
 
-class Body(ABC):
-    """The bytes of a request or a response, read as they arrive."""
+class Body:
+    """The bytes of a request or a response, read as they arrive. Subclasses say how, by ``read``."""
 
     __slots__ = ()
 
     length: int | None = None
     """How many bytes the body was announced to have in all, where it was."""
 
-    @abstractmethod
     def read(self, size: int) -> bytes:
         """Return the next bytes, at least one; none, once the body has ended.
 
@@ -40,8 +42,9 @@ class Body(ABC):
         Raises:
             ConnectError: The body broke off, cannot be read, or did not arrive within its deadline.
         """
+        raise NotImplementedError
 
-    def set_deadline(self, deadline: Deadline) -> None:  # noqa: B027 - not every source can be bounded
+    def set_deadline(self, deadline: Deadline) -> None:
         """Let no read outlast ``deadline``, where the source of the bytes can be bounded."""
 
     def peer_has_left(self) -> bool:
@@ -51,7 +54,7 @@ class Body(ABC):
         """
         return False
 
-    def close(self) -> None:  # noqa: B027 - not every source holds something
+    def close(self) -> None:
         """Let go of what the body holds. Closing twice is closing once."""
 
     def __iter__(self) -> Iterator[bytes]:
@@ -134,33 +137,44 @@ class Request:
 class Response:
     """An HTTP response: its head, and its body as it arrives or is to be sent."""
 
-    __slots__ = ("body", "error", "headers", "status", "trailers")
+    __slots__ = ("_headers", "body", "error", "status", "trailers")
 
     def __init__(
         self,
         status: int,
-        headers: Headers,
+        headers: Headers | Fields,
         body: Iterable[bytes] = (),
         trailers: Headers | None = None,
-        *,
         error: ConnectError | None = None,
     ) -> None:
         """Make a response.
 
         Args:
             status: The HTTP status.
-            headers: The headers, those that frame the body in HTTP aside.
+            headers: The headers, those that frame the body in HTTP aside; or, where they are always the same,
+                their fields, names in lower case, which any number of responses may share.
             body: The chunks of the body. A ``tuple`` is a body whose length is known.
             trailers: What follows the body, complete when the body has ended; None for a protocol that
                 has no HTTP trailers.
             error: What the response says of a call that failed; None for any other, and for one whose end
                 is not known before its body is sent.
         """
+        self._headers = headers
         self.status: int = status
-        self.headers: Headers = headers
         self.body: Iterable[bytes] = body
         self.trailers: Headers | None = trailers
         self.error: ConnectError | None = error
+
+    @property
+    def headers(self) -> Headers:
+        """The headers, which are this response's own."""
+        if isinstance(self._headers, tuple):
+            self._headers = Headers.from_wire(self._headers)
+        return self._headers
+
+    def fields(self) -> list[tuple[str, str]]:
+        """Return the names and values of the headers, in a new list."""
+        return list(self._headers) if isinstance(self._headers, tuple) else self._headers.multi_items()
 
 
 def read_whole(body: Body, max_bytes: int) -> bytes:
@@ -170,13 +184,22 @@ def read_whole(body: Body, max_bytes: int) -> bytes:
         ConnectError: ``resource_exhausted`` for more than ``max_bytes`` bytes, as soon as they are
             announced or have arrived; or what ``Body.read`` raises.
     """
-    if body.length is not None and body.length > max_bytes:
-        raise message_too_large(max_bytes, body.length)
-    size = 0
-    chunks = []
+    length = body.length
+    if length is not None:
+        if length > max_bytes:
+            raise TooLargeError(max_bytes, length)
+        # A small body comes in one read: what is announced has to come, and nothing behind it.
+        data = body.read(length if length < READ_SIZE else READ_SIZE) if length else b""
+        if len(data) == length:
+            return data
+        chunks = [data]
+        size = len(data)
+    else:
+        chunks = []
+        size = 0
     while chunk := body.read(min(READ_SIZE, max_bytes + 1 - size)):
         size += len(chunk)
         if size > max_bytes:
-            raise message_too_large(max_bytes)
+            raise TooLargeError(max_bytes)
         chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return b"".join(chunks)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from connect_sync.client import Lifetime
 from connect_sync.code import Code
 from connect_sync.errors import ConnectError
-from connect_sync.headers import Headers
 from connect_sync.http import IterableBody, Request, Response, as_body
 from connect_sync.server import Service
 
@@ -38,7 +37,7 @@ class InMemoryTransport:
         body = _CallersBody(request.body)
         # Headers are copied, as a wire would: what one side writes later the other does not see.
         response = self._service(
-            Request(request.method, request.path, _copy(request.headers), body, query=request.query)
+            Request(request.method, request.path, request.headers.copy(), body, query=request.query)
         )
         response_body = as_body(response.body)
         try:
@@ -48,14 +47,10 @@ class InMemoryTransport:
         except BaseException:
             response_body.close()
             raise
-        return Response(response.status, _copy(response.headers), response_body)
+        return Response(response.status, response.headers.copy(), response_body)
 
     def close(self) -> None:
         """Do nothing: there are no connections."""
-
-
-def _copy(headers: Headers) -> Headers:
-    return Headers.from_wire(headers.multi_items())
 
 
 class _CallersBody(IterableBody):

@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from wsgiref.validate import validator
 
 import pytest
@@ -30,6 +30,7 @@ from connect_sync import (
     StreamKind,
 )
 from connect_sync.client import Lifetime
+from connect_sync.codec import Codec
 from connect_sync.compression import Compression
 from connect_sync.http import Body, Request, Response, close_iterator
 from connect_sync.server import Service
@@ -37,6 +38,8 @@ from connect_sync.testing import InMemoryTransport
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+_MessageT = TypeVar("_MessageT", bound=Message)
 
 TextMethod: TypeAlias = Method[StringValue, StringValue]
 Handler: TypeAlias = Callable[[Any, RequestContext], Any]
@@ -261,6 +264,18 @@ def ask(
 ) -> Answer:
     """Post a request and read the response to its end."""
     return Answer(post(service, method, body, headers, codec=codec))
+
+
+# Codecs
+
+
+def encode(codec: Codec, message: Message, *, deterministic: bool = False) -> bytes:
+    return codec.encoder(type(message), deterministic=deterministic)(message)
+
+
+def decode(codec: Codec, data: bytes, message_class: type[_MessageT]) -> _MessageT:
+    message: _MessageT = codec.decoder(message_class)(data)
+    return message
 
 
 # WSGI

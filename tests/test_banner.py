@@ -21,7 +21,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from connect_sync import IdempotencyLevel, Method, StreamKind
 from connect_sync.codec import JSON
 from connect_sync.health import Health
-from tests.support import BIDI, CLIENT_STREAM, READ, SERVER_STREAM, SERVICE, UNARY, TextMethod
+from tests.support import BIDI, CLIENT_STREAM, READ, SERVER_STREAM, SERVICE, UNARY, TextMethod, decode
 from wsgi_adapters import ConnectWSGIApplication, CORSMiddleware
 from wsgi_adapters.banner import describe, find_services
 from wsgi_adapters.flask import register_service
@@ -120,7 +120,7 @@ def test_data_of_a_command_is_a_message(message_class: Any) -> None:
     ((*_, option, data, url),) = commands(describe(application_of(method), URL))
 
     assert (option, url) == ("--data", f"{HOME}/Unary")
-    JSON.decode(data.encode(), message_class)
+    decode(JSON, data.encode(), message_class)
 
 
 def test_long_message_is_shown_as_post_only() -> None:

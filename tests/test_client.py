@@ -415,13 +415,15 @@ def test_message_past_the_limit_is_refused(encoding: str) -> None:
     body = gzip.compress(ABOVE) if encoding == "gzip" else ABOVE
     response = unary_response(body, {"content-encoding": encoding})
 
-    assert fail(response, read_max_bytes=SIZE).code is Code.RESOURCE_EXHAUSTED
+    error = fail(response, read_max_bytes=SIZE)
+    assert (error.code, error.message[:26]) == (Code.RESOURCE_EXHAUSTED, "the response is too large:")
 
 
 def test_bomb_is_refused() -> None:
     response = unary_response(gzip.compress(bytes(10_000_000)), {"content-encoding": "gzip"})
 
-    assert fail(response, read_max_bytes=SIZE).code is Code.RESOURCE_EXHAUSTED
+    error = fail(response, read_max_bytes=SIZE)
+    assert (error.code, error.message[:26]) == (Code.RESOURCE_EXHAUSTED, "the response is too large:")
 
 
 def test_message_announced_past_the_limit_is_refused_unread() -> None:

@@ -28,6 +28,7 @@ from connect_sync.protocols.protocol import WireProtocol, http_error, remove_res
 from tests.support import error_of
 
 PATH = "/unit.v1.UnitService/Unary"
+NONE = Compressions(())
 PROTOCOLS = pytest.mark.parametrize("protocol", [UNARY, STREAM], ids=["unary", "stream"])
 
 
@@ -39,21 +40,21 @@ PROTOCOLS = pytest.mark.parametrize("protocol", [UNARY, STREAM], ids=["unary", "
 def test_version_is_one_or_absent(protocol: WireProtocol, value: str | None) -> None:
     headers = Headers() if value is None else Headers({"connect-protocol-version": value})
 
-    assert protocol.read_timeout_ms(headers) is None
+    assert protocol.read_request(headers, NONE) == (None, None, None)
 
 
 @PROTOCOLS
 @pytest.mark.parametrize("value", ["", "0", "2", "1.0", "v1", "1, 1"])
 def test_other_versions_are_refused(protocol: WireProtocol, value: str) -> None:
     with pytest.raises(ConnectError, match="connect-protocol-version") as caught:
-        protocol.read_timeout_ms(Headers({"connect-protocol-version": value}))
+        protocol.read_request(Headers({"connect-protocol-version": value}), NONE)
     assert caught.value.code is Code.INVALID_ARGUMENT
 
 
 @PROTOCOLS
 @pytest.mark.parametrize(("value", "timeout_ms"), [("1", 1), ("500", 500), ("9999999999", 9_999_999_999)])
 def test_timeout_is_a_number_of_milliseconds(protocol: WireProtocol, value: str, timeout_ms: int) -> None:
-    assert protocol.read_timeout_ms(Headers({"connect-timeout-ms": value})) == timeout_ms
+    assert protocol.parse_timeout(value) == timeout_ms
 
 
 @PROTOCOLS
@@ -62,7 +63,7 @@ def test_timeout_is_a_number_of_milliseconds(protocol: WireProtocol, value: str,
 )
 def test_malformed_timeout_is_refused(protocol: WireProtocol, value: str) -> None:
     with pytest.raises(ConnectError, match="connect-timeout-ms") as caught:
-        protocol.read_timeout_ms(Headers.from_wire([("connect-timeout-ms", value)]))
+        protocol.read_request(Headers.from_wire([("connect-timeout-ms", value)]), NONE)
     assert caught.value.code is Code.INVALID_ARGUMENT
 
 

@@ -4,13 +4,17 @@ import pytest
 
 from connect_sync import Headers, RequestContext
 from connect_sync.deadline import Deadline
-from connect_sync.http import Body, as_body
+from connect_sync.http import Body, Request, as_body
 from tests.support import UNARY, Clock
+
+
+def post(body: Body | tuple[bytes, ...] = ()) -> Request:
+    return Request("POST", UNARY.path, Headers(), body)
 
 
 def test_context_gives_what_it_was_made_of() -> None:
     headers = Headers({"a": "1"})
-    ctx = RequestContext(UNARY, "GET", headers, None, "127.0.0.1:5000")
+    ctx = RequestContext(UNARY, Request("GET", UNARY.path, headers, peer="127.0.0.1:5000"))
 
     assert ctx.method() is UNARY
     assert ctx.http_method() == "GET"
@@ -19,16 +23,16 @@ def test_context_gives_what_it_was_made_of() -> None:
 
 
 def test_peer_may_be_unknown() -> None:
-    assert RequestContext(UNARY, "POST", Headers()).peer() is None
+    assert RequestContext(UNARY, post()).peer() is None
 
 
 def test_call_without_deadline_has_no_timeout() -> None:
-    assert RequestContext(UNARY, "POST", Headers()).timeout_ms() is None
+    assert RequestContext(UNARY, post()).timeout_ms() is None
 
 
 def test_timeout_is_what_remains_of_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    ctx = RequestContext(UNARY, "POST", Headers(), Deadline(2000))
+    ctx = RequestContext(UNARY, post(), Deadline(2000))
     clock.advance_ms(500)
 
     assert ctx.timeout_ms() == pytest.approx(1500)
@@ -36,14 +40,14 @@ def test_timeout_is_what_remains_of_the_deadline(monkeypatch: pytest.MonkeyPatch
 
 def test_timeout_is_zero_once_the_deadline_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    ctx = RequestContext(UNARY, "POST", Headers(), Deadline(2000))
+    ctx = RequestContext(UNARY, post(), Deadline(2000))
     clock.advance_ms(2001)
 
     assert ctx.timeout_ms() == 0
 
 
 def test_response_metadata_is_kept_from_one_look_to_the_next() -> None:
-    ctx = RequestContext(UNARY, "POST", Headers())
+    ctx = RequestContext(UNARY, post())
     ctx.response_headers()["a"] = "1"
     ctx.response_trailers()["b"] = "2"
 
@@ -51,7 +55,7 @@ def test_response_metadata_is_kept_from_one_look_to_the_next() -> None:
 
 
 def test_response_metadata_is_not_made_before_it_is_asked_for() -> None:
-    assert RequestContext(UNARY, "POST", Headers()).response_metadata() == (None, None)
+    assert RequestContext(UNARY, post()).response_metadata() == (None, None)
 
 
 class Left(Body):
@@ -65,17 +69,17 @@ class Left(Body):
 
 
 def test_call_is_active_while_its_client_is_there() -> None:
-    assert RequestContext(UNARY, "POST", Headers()).is_active()
-    assert RequestContext(UNARY, "POST", Headers(), body=as_body((b"",))).is_active()
+    assert RequestContext(UNARY, post()).is_active()
+    assert RequestContext(UNARY, post(as_body((b"",)))).is_active()
 
 
 def test_call_is_not_active_when_its_client_has_left() -> None:
-    assert not RequestContext(UNARY, "POST", Headers(), body=Left()).is_active()
+    assert not RequestContext(UNARY, post(Left())).is_active()
 
 
 def test_call_is_not_active_when_its_deadline_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    ctx = RequestContext(UNARY, "POST", Headers(), Deadline(1000))
+    ctx = RequestContext(UNARY, post(), Deadline(1000))
     assert ctx.is_active()
     clock.advance_ms(1000)
 

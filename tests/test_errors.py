@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from connect_sync import Code, ConnectError, ErrorDetail
-from connect_sync.errors import MalformedError, bidi_unimplemented, message_too_large
+from connect_sync.errors import MalformedError, TooLargeError, bidi_unimplemented
 
 
 def test_error_has_its_code_and_message() -> None:
@@ -126,14 +126,14 @@ def test_malformed_bytes_are_an_invalid_argument() -> None:
 
 
 def test_error_of_a_large_message_names_size_and_limit() -> None:
-    error = message_too_large(100, 101)
+    error = TooLargeError(100, 101)
 
     assert error.code is Code.RESOURCE_EXHAUSTED
     assert error.message == "a message of 101 bytes is larger than the limit of 100 bytes"
 
 
 def test_error_of_a_message_of_unknown_size_names_the_limit() -> None:
-    assert message_too_large(100).message == "the message is larger than the limit of 100 bytes"
+    assert TooLargeError(100).message == "the message is larger than the limit of 100 bytes"
 
 
 def test_refusal_of_a_bidirectional_method_names_it_and_the_way_out() -> None:

@@ -27,6 +27,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import Message
 
 from connect_sync.codec import JSON
+from tests.support import decode, encode
 from wsgi_adapters.example import example_json
 
 _SHAPES = Path(__file__).parent / "shapes"
@@ -168,7 +169,7 @@ def test_well_known_type_alone(message_class: type[Message], example: Any) -> No
     text = example_json(message_class)
 
     assert json.loads(text) == example
-    JSON.decode(text.encode(), message_class)
+    decode(JSON, text.encode(), message_class)
 
 
 def test_every_example_parses(messages: dict[str, type[Message]]) -> None:
@@ -179,9 +180,9 @@ def test_every_example_parses(messages: dict[str, type[Message]]) -> None:
 
     for message_class in classes:
         text = example_json(message_class)
-        message = JSON.decode(text.encode(), message_class)
+        message = decode(JSON, text.encode(), message_class)
 
-        assert JSON.decode(JSON.encode(message), message_class) == message
+        assert decode(JSON, encode(JSON, message), message_class) == message
 
 
 def test_example_is_one_line_of_ascii(messages: dict[str, type[Message]]) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import setup_testing_defaults
@@ -27,7 +27,7 @@ from connect_sync.health import (
 )
 from connect_sync.http import IterableBody, Request, close_iterator
 from connect_sync.testing import InMemoryTransport
-from tests.support import run_wsgi
+from tests.support import decode, encode, run_wsgi
 from wsgi_adapters.health import HealthWSGIApplication, Healthz
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def watch(
     health: Health, request: HealthCheckRequest = WHOLE, sender: Sender | None = None
 ) -> Iterator[HealthCheckResponse]:
     """Call the handler alone, which is a generator: it can be closed."""
-    return health.watch(request, RequestContext(WATCH, "POST", Headers(), body=sender))
+    body: Iterable[bytes] = () if sender is None else sender
+    return health.watch(request, RequestContext(WATCH, Request("POST", WATCH.path, Headers(), body)))
 
 
 def next_status(responses: Iterator[HealthCheckResponse]) -> ServingStatus:
@@ -163,18 +164,18 @@ def test_status_that_no_service_can_have_is_refused(status: Any) -> None:
 @pytest.mark.parametrize("status", ServingStatus)
 def test_response_is_the_official_message(status: ServingStatus) -> None:
     official = health_pb2.HealthCheckResponse(status=status.value)
-    assert PROTO.encode(HealthCheckResponse(status=status)) == official.SerializeToString()
-    assert PROTO.decode(official.SerializeToString(), HealthCheckResponse).status == status
-    assert JSON.encode(HealthCheckResponse(status=status)) == JSON.encode(official)
-    assert JSON.decode(JSON.encode(official), HealthCheckResponse).status == status
+    assert encode(PROTO, HealthCheckResponse(status=status)) == official.SerializeToString()
+    assert decode(PROTO, official.SerializeToString(), HealthCheckResponse).status == status
+    assert encode(JSON, HealthCheckResponse(status=status)) == encode(JSON, official)
+    assert decode(JSON, encode(JSON, official), HealthCheckResponse).status == status
 
 
 @pytest.mark.parametrize("service", ["", NAME])
 def test_request_is_the_official_message(service: str) -> None:
     official = health_pb2.HealthCheckRequest(service=service)
-    assert PROTO.encode(HealthCheckRequest(service=service)) == official.SerializeToString()
-    assert JSON.encode(HealthCheckRequest(service=service)) == JSON.encode(official)
-    assert JSON.decode(JSON.encode(official), HealthCheckRequest).service == service
+    assert encode(PROTO, HealthCheckRequest(service=service)) == official.SerializeToString()
+    assert encode(JSON, HealthCheckRequest(service=service)) == encode(JSON, official)
+    assert decode(JSON, encode(JSON, official), HealthCheckRequest).service == service
 
 
 def test_statuses_are_the_official_ones() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
@@ -75,7 +75,8 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             compress_min_bytes: From which size on messages are compressed, in bytes.
 
         Raises:
-            TypeError: ``service`` lacks a handler or has an async one; an interceptor is none.
+            TypeError: ``service`` is a class; it lacks a handler, or has one that is async or does not take a
+                request and a context; an interceptor is none.
             ValueError: ``read_max_bytes`` is not positive, or ``compress_min_bytes`` negative; two
                 compressions share a name; a name is unknown.
         """
@@ -88,43 +89,77 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             compress_min_bytes=compress_min_bytes,
         )
         """The same service without WSGI: a function from request to response."""
+        self._respond = self.service.__call__
+        self._paths = frozenset(method.path for method in self.methods.values())
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, as PEP 3333 says."""
         body = open_body(environ)
-        send_trailers = _find_send_trailers(environ)
-        request = Request(
-            environ["REQUEST_METHOD"],
-            self._path(environ),
-            EnvironHeaders(environ),
-            body,
-            query=environ.get("QUERY_STRING", ""),
-            peer=_peer(environ),
-            accepts_trailers=send_trailers is not None,
-        )
-        response = self.service(request)
+        path = environ.get("PATH_INFO", "")
+        if path not in self._paths:
+            path = self._find_path(environ, path)
+        response = self._respond(_EnvironRequest(environ, path, body))
         if response.error is not None:
             environ[ERROR_KEY] = response.error
-        headers = list(response.headers.multi_items())
+        headers = response.fields()
         chunks = response.body
-        if response.trailers is not None and send_trailers is not None:
+        if response.trailers is not None:
+            send_trailers = _find_send_trailers(environ)
+            if send_trailers is not None:
+                start_response(_STATUS_LINES[response.status], headers)
+                end = partial(_hand_over, response.trailers, send_trailers)
+                return _ResponseBody(chunks, body, end)
+        if not isinstance(chunks, tuple):
             start_response(_STATUS_LINES[response.status], headers)
-            end = partial(_hand_over, response.trailers, send_trailers)
-            return _ResponseBody(chunks, body, end)
-        size = sum(map(len, chunks)) if isinstance(chunks, tuple) else None
-        if size is not None:
-            headers.append(("content-length", str(size)))
+            return _ResponseBody(chunks, body)
+        size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
+        headers.append(("content-length", str(size)))
         start_response(_STATUS_LINES[response.status], headers)
-        if size is not None and size <= _UNHURRIED_BYTES:
-            return with_small_chunks(chunks, body)
+        if size <= _UNHURRIED_BYTES and body.is_read and body.is_sent_at_once:
+            return chunks
         return _ResponseBody(chunks, body)
 
-    def _path(self, environ: WSGIEnvironment) -> str:
-        path: str = environ.get("PATH_INFO", "")
+    def _find_path(self, environ: WSGIEnvironment, path: str) -> str:
         # Mounted at its own path, an application finds the service's name in what was stripped.
         if path.count("/") == 1 and environ.get("SCRIPT_NAME", "").endswith(self.path):
             return self.path + path
         return path
+
+
+class _EnvironRequest(Request):
+    """A request whose environ is looked at when somebody asks."""
+
+    __slots__ = ("_environ",)
+
+    def __init__(self, environ: WSGIEnvironment, path: str, body: RequestBody) -> None:
+        # Without ``super().__init__()``: the rest are properties.
+        self._environ = environ
+        self.method = environ["REQUEST_METHOD"]
+        self.path = path
+        self.headers = EnvironHeaders(environ)
+        self.body = body
+
+    @property
+    def query(self) -> str:  # type: ignore[override]
+        """The query string, still percent-encoded."""
+        query: str = self._environ.get("QUERY_STRING", "")
+        return query
+
+    @property
+    def accepts_trailers(self) -> bool:  # type: ignore[override]
+        """Whether the server sends trailers in answer to this request."""
+        return _find_send_trailers(self._environ) is not None
+
+    @property
+    def peer(self) -> str | None:  # type: ignore[override]
+        """The client's address."""
+        address = self._environ.get("REMOTE_ADDR")
+        if not address:
+            return None
+        port = self._environ.get("REMOTE_PORT")
+        if not port:
+            return str(address)
+        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 class EnvironHeaders(Headers):
@@ -143,12 +178,21 @@ class EnvironHeaders(Headers):
 
     def get(self, name: str, /, default: Any = None) -> Any:
         """Return the value of ``name``; ``default`` where there is none."""
-        if self._environ is None:
+        environ = self._environ
+        if environ is None:
             return super().get(name, default)
-        key = _environ_key(name)
-        value = self._environ.get(key)
+        key = _environ_keys[name]
+        value = environ.get(key)
+        if value:
+            return value
         # Servers have these two as empty strings where the request has none (PEP 3333).
-        return default if value is None or (not value and key in _UNPREFIXED) else value
+        return default if value is None or key in _UNPREFIXED else value
+
+    def get_each(self, names: tuple[str, ...]) -> list[str | None]:
+        """Return what ``get`` returns for each of ``names``: content type and length are none of them."""
+        if self._environ is None:
+            return super().get_each(names)
+        return list(map(self._environ.get, _environ_keys_of_each[names]))
 
     def __getattr__(self, name: str) -> Any:
         """Parse the environ when the slot for the parsed values is read for the first time."""
@@ -167,13 +211,34 @@ class EnvironHeaders(Headers):
 _UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 
-@lru_cache(maxsize=256)
-def _environ_key(name: str) -> str:
-    """Return the name that a header has in an environ (PEP 3333; RFC 3875, section 4.1.18)."""
-    if "_" in name:
-        return ""  # it could not be told from the header with a hyphen, for which it stands here
-    key = name.upper().replace("-", "_")
-    return key if key in _UNPREFIXED else f"HTTP_{key}"
+class _EnvironKeys(dict[str, str]):
+    """The names that headers have in an environ (PEP 3333; RFC 3875, section 4.1.18), each made once."""
+
+    _MAX = 1000
+
+    def __missing__(self, name: str) -> str:
+        if "_" in name:
+            return ""  # it could not be told from the header with a hyphen, for which it stands here
+        key = name.upper().replace("-", "_")
+        if key not in _UNPREFIXED:
+            key = f"HTTP_{key}"
+        if len(self) < self._MAX:
+            self[name] = key
+        return key
+
+
+_environ_keys = _EnvironKeys()
+
+
+class _EnvironKeysOfEach(dict["tuple[str, ...]", "tuple[str, ...]"]):
+    """The names that several headers have in an environ, made once for the lists that protocols have."""
+
+    def __missing__(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        keys = self[names] = tuple(_environ_keys[name] for name in names)
+        return keys
+
+
+_environ_keys_of_each = _EnvironKeysOfEach()
 
 
 class _ResponseBody:
@@ -239,14 +304,4 @@ def _find_send_trailers(environ: WSGIEnvironment) -> _SendTrailers | None:
 
 
 def _hand_over(trailers: Headers, send_trailers: _SendTrailers) -> None:
-    send_trailers(list(trailers.multi_items()))
-
-
-def _peer(environ: WSGIEnvironment) -> str | None:
-    address = environ.get("REMOTE_ADDR")
-    if not address:
-        return None
-    port = environ.get("REMOTE_PORT")
-    if not port:
-        return str(address)
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    send_trailers(trailers.multi_items())

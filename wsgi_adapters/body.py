@@ -139,14 +139,17 @@ class Client:
 class ServerBody(RequestBody):
     """A body on a server of which no more is used than its input, and what it tells of its client."""
 
-    __slots__ = ("_client", "_deadline", "_socket", "_timeout")
+    # Without slots: most of these are what they are here.
+    _client: Client | None = None
+    _socket: socket.socket | None = None
+    _deadline: Deadline | None = None
+    _timeout: float | None = None
 
     def __init__(self, client: Client | None = None) -> None:
         """Serve ``client``, where something of it is known."""
-        self._client = client
-        self._socket: socket.socket | None = None if client is None else client.socket
-        self._deadline: Deadline | None = None
-        self._timeout: float | None = None
+        if client is not None:
+            self._client = client
+            self._socket = client.socket
 
     def peer_has_left(self) -> bool:
         """Tell whether the client has closed the connection, or its sending half."""
@@ -207,8 +210,6 @@ class ServerBody(RequestBody):
 class EmptyBody(ServerBody):
     """No body."""
 
-    __slots__ = ()
-
     is_read: bool = True
     length: int | None = 0
 
@@ -220,37 +221,37 @@ class EmptyBody(ServerBody):
 class LengthBody(ServerBody):
     """A body of known length, on a server of which nothing else is known.
 
-    PEP 3333 leaves it open what a server does at the end of the body: nothing is read beyond it.
+    PEP 3333 leaves it open what a server does at the end of the body: nothing is read beyond it. Where the
+    input has ``read1``, that hands over what has arrived; an exact read receives as often as it takes, each
+    time with the whole timeout.
     """
 
-    __slots__ = ("_read", "_remaining", "length")
+    is_read: bool = False
 
     def __init__(self, stream: _Input, length: int, client: Client | None = None) -> None:
         """Read ``length`` bytes from ``stream``."""
-        super().__init__(client)
-        # An exact read receives as often as it takes, each time with the same timeout: within a deadline,
-        # once at a time.
-        self._read: Callable[[int], bytes] = (
-            stream.read if self._socket is None else getattr(stream, "read1", stream.read)
-        )
-        self._remaining = length
-        self.length: int | None = length
-
-    @property
-    def is_read(self) -> bool:  # type: ignore[override]
-        """Whether all of its length was read."""
-        return not self._remaining
+        if client is not None:
+            super().__init__(client)
+        read1: Callable[[int], bytes] | None = getattr(stream, "read1", None)
+        self._read = read1 or stream.read
+        self._is_exact = read1 is None
+        self._remaining = self.length = length
+        if not length:
+            self.is_read = True
 
     def read(self, size: int) -> bytes:
-        """Return ``size`` bytes, fewer at the end. Raises ConnectError if the client has left."""
-        if size > self._remaining:
-            size = self._remaining
-            if not size:
-                return b""
-        data = self._receive(self._read, size)
+        """Return what has arrived, or ``size`` bytes. Raises ConnectError if the client has left."""
+        remaining = self._remaining
+        if not remaining:
+            return b""
+        if not self._is_exact and size < READ_SIZE:
+            size = READ_SIZE
+        data = self._receive(self._read, size if size < remaining else remaining)
         if not data:
             raise lost(self._deadline)
-        self._remaining -= len(data)
+        self._remaining = remaining - len(data)
+        if not self._remaining:
+            self.is_read = True
         return data
 
 
@@ -259,8 +260,6 @@ class TerminatedBody(ServerBody):
 
     Such servers say so by ``wsgi.input_terminated``. An exact read returns as soon as it can.
     """
-
-    __slots__ = ("_read", "is_read")
 
     is_read: bool
 
@@ -286,8 +285,6 @@ class ChunkedBody(ServerBody):
     them in a way that holds messages back, or that takes what is no end of a body for one. Their form is
     that of RFC 9112, section 7.1; extensions and trailers are passed over.
     """
-
-    __slots__ = ("_has_begun", "_left", "_room", "_stream", "is_read")
 
     _MAX_LINE = 512
     _MAX_TRAILERS = 100
@@ -359,8 +356,6 @@ _match_chunk_head = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n").
 class UwsgiChunkedBody(ServerBody):
     """A body in chunks under uWSGI, which has a call of its own for them."""
 
-    __slots__ = ("_read_chunk", "is_read")
-
     is_read: bool
 
     def __init__(self, read_chunk: Callable[..., bytes], client: Client | None = None) -> None:
@@ -392,8 +387,6 @@ class UwsgiChunkedBody(ServerBody):
 class ConsumedBody(ServerBody):
     """A body that was read before it came to the application."""
 
-    __slots__ = ()
-
     is_read: bool = True
 
     def read(self, size: int) -> bytes:
@@ -403,8 +396,6 @@ class ConsumedBody(ServerBody):
 
 class UnreadableBody(ServerBody):
     """A chunked body on a server that does not pass it on: it neither decodes it nor ends its input."""
-
-    __slots__ = ()
 
     is_read: bool = True
 

@@ -9,7 +9,8 @@ import importlib
 import io
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wsgi_adapters.body import (
     ChunkedBody,
@@ -35,99 +36,116 @@ _MAX_DIGITS = 19
 def open_body(environ: WSGIEnvironment) -> RequestBody:
     """Return the body of a request, in the way of the server that ``environ`` comes from."""
     stream: Any = environ["wsgi.input"]
-    module = type(stream).__module__
-    length = _content_length(environ)
-    if module == "gunicorn.http.body":
-        body = GunicornBody(stream)
-        return ConsumedBody() if body.is_consumed(length) else body
-    if module == "gunicorn.http2.request":
-        return GunicornHttp2Body(stream, length)
+    stream_type = type(stream)
+    opener = _openers.get(stream_type)
+    if opener is None:
+        opener = _openers[stream_type] = _BY_MODULE.get(stream_type.__module__, _open_any)
+    return opener(environ, stream)
+
+
+_Opener: TypeAlias = Callable[["WSGIEnvironment", Any], RequestBody]
+
+_openers: dict[type[object], _Opener] = {}
+"""What opens a body, by the class of its input, as far as that tells of which server it is."""
+
+
+def _open_gunicorn(environ: WSGIEnvironment, stream: Any) -> RequestBody:
+    body = GunicornBody(stream)
+    return ConsumedBody() if body.is_consumed(_content_length(environ)) else body
+
+
+def _open_gunicorn_http2(environ: WSGIEnvironment, stream: Any) -> RequestBody:
+    return GunicornHttp2Body(stream, _content_length(environ))
+
+
+def _open_cheroot(environ: WSGIEnvironment, stream: Any) -> RequestBody:
+    # It reads on itself to the end of a known length, but not of chunks.
     is_chunked = "HTTP_TRANSFER_ENCODING" in environ
-    client = _find_client(environ, stream, is_chunked)
-    if is_chunked:
-        chunks = _find_chunks(environ, stream, client)
-        if chunks is not None:
-            return chunks
-    if length is not None:
-        return LengthBody(stream, length, client)
-    if (
-        is_chunked
-        and _is_mod_wsgi_daemon(environ, stream)
-        and not environ["SERVER_PROTOCOL"].startswith("HTTP/1")
-    ):
-        # Daemons get bodies in chunks. HTTP/2 begins one with an empty piece, which becomes the chunk that
-        # ends it: to the application it looks whole, and empty.
-        return UnreadableBody(client)
-    # From HTTP/2 on a body has its end in the frames, whether a length is announced or not. Envoy, around
-    # pyvoy, has taken any transfer coding off, and leaves no trace of it.
-    if (
-        environ.get("wsgi.input_terminated")
-        or not environ["SERVER_PROTOCOL"].startswith("HTTP/1")
-        or module == "_pyvoy.wsgi"
-    ):
-        return TerminatedBody(stream, client)
-    return UnreadableBody(client) if is_chunked else EmptyBody(client)
-
-
-def _find_chunks(environ: WSGIEnvironment, stream: Any, client: Client | None) -> RequestBody | None:
-    """Return a chunked body of a server that needs more than to be read; None for any other server.
-
-    What the request says of its length does not count: RFC 9112, section 6.3.
-    """
-    if "uwsgi.version" in environ:
-        return UwsgiChunkedBody(_uwsgi().chunked_read, client)
-    if _is_wsgiref(environ, stream):
-        return ChunkedBody(stream, client)
-    is_decoded = environ.get("wsgi.input_terminated")
-    if _is_cheroot(stream) and is_decoded:
+    descriptor = stream.rfile.fileno()
+    client = Client(lambda: has_left(descriptor), lingers=descriptor if is_chunked else None, is_kept=True)
+    if is_chunked and environ.get("wsgi.input_terminated"):
         # It holds a chunk in memory until all of it is there, and leaves trailers to be the next request.
         if stream.bytes_read:
             return ConsumedBody(client)
         return ChunkedBody(stream.rfile, client, stream.maxlen or None)
-    # werkzeug's own decoder receives as often as it takes, each time with the whole timeout.
-    reader = getattr(stream, "_rfile", None)
-    if "werkzeug.socket" in environ and is_decoded and reader is not None:
-        has_begun = getattr(stream, "_done", False) or getattr(stream, "_len", 0)
-        return ConsumedBody(client) if has_begun else ChunkedBody(reader, client)
-    return None
+    return _open_plain(environ, stream, client)
 
 
-def _find_client(environ: WSGIEnvironment, stream: Any, is_chunked: bool) -> Client | None:
-    """Return what the server tells of the client, None where that is nothing."""
-    sock: socket.socket | None = environ.get("werkzeug.socket")
-    if sock is not None:
-        return Client(lambda: has_left(sock.fileno()), sock=sock)
-    has_disconnected = environ.get("waitress.client_disconnected")
-    if has_disconnected is not None:
-        return Client(has_disconnected)
-    if _is_cheroot(stream):
-        # It reads on itself to the end of a known length, but not of chunks.
-        descriptor = stream.rfile.fileno()
-        return Client(lambda: has_left(descriptor), lingers=descriptor if is_chunked else None, is_kept=True)
-    if _is_mod_wsgi_daemon(environ, stream):
-        return Client(lambda: False, hears_late=True)
-    if _is_wsgiref(environ, stream):
-        descriptor = stream.fileno()
-    elif "uwsgi.version" in environ:
-        descriptor = _uwsgi().connection_fd()
-    else:
-        return None
+def _open_mod_wsgi(environ: WSGIEnvironment, stream: Any) -> RequestBody:
+    if not environ.get("mod_wsgi.process_group"):
+        return _open_plain(environ, stream, None)
+    # The application is in a process of its own.
+    client = Client(lambda: False, hears_late=True)
+    if "HTTP_TRANSFER_ENCODING" in environ and _content_length(environ) is None and not _is_http1(environ):
+        # Daemons get bodies in chunks. HTTP/2 begins one with an empty piece, which becomes the chunk that
+        # ends it: to the application it looks whole, and empty.
+        return UnreadableBody(client)
+    return _open_plain(environ, stream, client)
+
+
+def _open_pyvoy(environ: WSGIEnvironment, stream: Any) -> RequestBody:
+    # Envoy, around it, has taken any transfer coding off, and leaves no trace of it.
+    length = _content_length(environ)
+    return TerminatedBody(stream) if length is None else LengthBody(stream, length)
+
+
+_BY_MODULE: dict[str, _Opener] = {
+    "gunicorn.http.body": _open_gunicorn,
+    "gunicorn.http2.request": _open_gunicorn_http2,
+    "cheroot.server": _open_cheroot,
+    "mod_wsgi": _open_mod_wsgi,
+    "_pyvoy.wsgi": _open_pyvoy,
+}
+
+
+def _open_any(environ: WSGIEnvironment, stream: Any) -> RequestBody:
+    """Open a body whose input tells nothing, so that the environ has to, as far as it does."""
+    # What the request says of its length does not count where it has chunks: RFC 9112, section 6.3.
+    is_chunked = "HTTP_TRANSFER_ENCODING" in environ
+    if "werkzeug.socket" in environ:
+        sock: socket.socket = environ["werkzeug.socket"]
+        client = Client(lambda: has_left(sock.fileno()), sock=sock)
+        # werkzeug's own decoder receives as often as it takes, each time with the whole timeout.
+        reader = getattr(stream, "_rfile", None)
+        if is_chunked and reader is not None and environ.get("wsgi.input_terminated"):
+            has_begun = getattr(stream, "_done", False) or getattr(stream, "_len", 0)
+            return ConsumedBody(client) if has_begun else ChunkedBody(reader, client)
+        return _open_plain(environ, stream, client)
+    if "waitress.client_disconnected" in environ:
+        return _open_plain(environ, stream, Client(environ["waitress.client_disconnected"]))
+    if "uwsgi.version" in environ:
+        uwsgi = _uwsgi()
+        client = _lingering(uwsgi.connection_fd())
+        return (
+            UwsgiChunkedBody(uwsgi.chunked_read, client)
+            if is_chunked
+            else _open_plain(environ, stream, client)
+        )
+    if isinstance(stream, io.BufferedReader) and environ.get("SERVER_SOFTWARE", "").startswith("WSGIServer/"):
+        # wsgiref's server: those that build on it have inputs of their own.
+        client = _lingering(stream.fileno())
+        return ChunkedBody(stream, client) if is_chunked else _open_plain(environ, stream, client)
+    return _open_plain(environ, stream, None)
+
+
+def _open_plain(environ: WSGIEnvironment, stream: Any, client: Client | None) -> RequestBody:
+    """Open a body as PEP 3333 has it, or as its widespread extension ``wsgi.input_terminated`` does."""
+    length = _content_length(environ)
+    if length is not None:
+        return LengthBody(stream, length, client)
+    # From HTTP/2 on a body has its end in the frames, whether a length is announced or not.
+    if environ.get("wsgi.input_terminated") or not _is_http1(environ):
+        return TerminatedBody(stream, client)
+    return UnreadableBody(client) if "HTTP_TRANSFER_ENCODING" in environ else EmptyBody(client)
+
+
+def _lingering(descriptor: int) -> Client:
     return Client(lambda: has_left(descriptor), lingers=descriptor)
 
 
-def _is_cheroot(stream: object) -> bool:
-    return type(stream).__module__ == "cheroot.server"
-
-
-def _is_mod_wsgi_daemon(environ: WSGIEnvironment, stream: object) -> bool:
-    """Tell whether the server is Apache's mod_wsgi, with the application in a process of its own."""
-    return type(stream).__module__ == "mod_wsgi" and bool(environ.get("mod_wsgi.process_group"))
-
-
-def _is_wsgiref(environ: WSGIEnvironment, stream: object) -> bool:
-    """Tell whether the server is the standard library's: those that build on it have inputs of their own."""
-    software = environ.get("SERVER_SOFTWARE", "")
-    return isinstance(stream, io.BufferedReader) and software.startswith("WSGIServer/")
+def _is_http1(environ: WSGIEnvironment) -> bool:
+    protocol: str = environ["SERVER_PROTOCOL"]
+    return protocol.startswith("HTTP/1")
 
 
 def _uwsgi() -> Any:
@@ -136,8 +154,8 @@ def _uwsgi() -> Any:
 
 
 def _content_length(environ: WSGIEnvironment) -> int | None:
-    length = environ.get("CONTENT_LENGTH")
+    length: str | None = environ.get("CONTENT_LENGTH")
     # Servers have refused what is no number; some leave the variable empty.
-    if not length or not length.isdecimal():
-        return None
-    return int(length) if len(length) < _MAX_DIGITS else sys.maxsize
+    if length and length.isdecimal():
+        return int(length) if len(length) < _MAX_DIGITS else sys.maxsize
+    return None

@@ -15,7 +15,7 @@ from connect_sync.client.metadata import collect
 from connect_sync.client.stream import ResponseStream
 from connect_sync.client.transport import Transport, Urllib3Transport
 from connect_sync.code import Code
-from connect_sync.codec import JSON, PROTO, encode_message
+from connect_sync.codec import JSON, PROTO, Codec, Decoder, Encoder
 from connect_sync.compression import (
     DEFAULT_COMPRESSIONS,
     IDENTITY,
@@ -32,7 +32,7 @@ from connect_sync.envelope import (
     read_envelopes,
     wrap_message,
 )
-from connect_sync.errors import ConnectError, MalformedError, bidi_unimplemented
+from connect_sync.errors import ConnectError, MalformedError, TooLargeError, bidi_unimplemented
 from connect_sync.headers import Headers, HeadersInput
 from connect_sync.http import (
     DEFAULT_READ_MAX_BYTES,
@@ -79,13 +79,29 @@ _ENVELOPED: dict[Protocol, EndEnvelopeProtocol] = {
 }
 
 
+class _Endpoint:
+    """What is decided of a method when it is called for the first time."""
+
+    __slots__ = ("decode", "encode", "encode_deterministically", "method", "path")
+
+    def __init__(self, method: Method[Any, Any], codec: Codec) -> None:
+        self.method = method
+        self.path = method.path
+        self.encode: Encoder = codec.encoder(method.input)
+        # Equal messages have to make equal URLs, or no cache would find them.
+        self.encode_deterministically: Encoder = codec.encoder(method.input, deterministic=True)
+        self.decode: Decoder = codec.decoder(method.output)
+
+
 class _Call(RequestContext):
-    """The context of a call that this side makes."""
+    """The context of a call that this side makes, and the request that it is sent by."""
 
-    __slots__ = ("lifetime", "use_get")
+    __slots__ = ("endpoint", "lifetime", "request", "use_get")
 
-    def __init__(self, method: Method[Any, Any], headers: Headers, lifetime: Lifetime, use_get: bool) -> None:
-        super().__init__(method, "GET" if use_get else "POST", headers, lifetime.deadline)
+    def __init__(self, endpoint: _Endpoint, headers: Headers, lifetime: Lifetime, use_get: bool) -> None:
+        self.request = Request("GET" if use_get else "POST", endpoint.path, headers)
+        super().__init__(endpoint.method, self.request, lifetime.deadline)
+        self.endpoint = endpoint
         self.lifetime = lifetime
         self.use_get = use_get
 
@@ -96,9 +112,6 @@ class _Call(RequestContext):
         except ConnectError:
             return False
         return True
-
-    def set_http_method(self, http_method: str) -> None:
-        self._http_method = http_method
 
     def set_response_headers(self, headers: Headers) -> None:
         self._response_headers = headers
@@ -156,6 +169,7 @@ class ConnectClient:
         if transport is not None and pool_manager is not None:
             raise ValueError("pool_manager belongs to the transport of urllib3: give one of the two")
         self._codec = JSON if proto_json else PROTO
+        self._endpoints: dict[Method[Any, Any], _Endpoint] = {}
         self._send_compression = None if send_compression is None else find_compression(send_compression)
         self._compressions = Compressions(accept_compression)
         self._compress_min_bytes = check_compress_min_bytes(compress_min_bytes)
@@ -316,43 +330,43 @@ class ConnectClient:
         else:
             _check_timeout(timeout_ms)
         deadline = None if timeout_ms is None else Deadline(timeout_ms)
-        return _Call(method, Headers(headers or ()), Lifetime(deadline, cancellation), use_get)
+        endpoint = self._endpoints.get(method)
+        if endpoint is None:
+            endpoint = self._endpoints[method] = _Endpoint(method, self._codec)
+        return _Call(endpoint, Headers(headers or ()), Lifetime(deadline, cancellation), use_get)
 
     # One call of each kind, as the innermost interceptor makes it.
 
     def _send_unary(self, request: Message, ctx: RequestContext) -> Message:
         call = cast(_Call, ctx)
-        http_request = self._unary_get(request, call) if call.use_get else None
-        if http_request is None:
-            data = encode_message(self._codec, request, call.method().input)
-            headers = self._head(call, connect.UNARY)
+        if not (call.use_get and self._is_ready_as_get(request, call)):
+            data = call.endpoint.encode(request)
+            headers = self._write_head(call, connect.UNARY)
             headers["content-type"] = connect.UNARY.content_types(self._codec)[0]
             compression = self._compression_for(data)
             if compression is not None:
                 headers[connect.UNARY.content_encoding] = compression.name
                 data = compression.compress(data)
-            http_request = Request("POST", call.method().path, headers, (data,))
-        call.set_http_method(http_request.method)
-        response = self._transport.send(http_request, call.lifetime)
+            call.request.method, call.request.query, call.request.body = "POST", "", (data,)
+        response = self._transport.send(call.request, call.lifetime)
         body = as_body(response.body)
         try:
             return self._read_unary(response, body, call)
         finally:
             body.close()
 
-    def _unary_get(self, request: Message, call: _Call) -> Request | None:
-        """Return the request as a GET; None where it would be too long for one."""
-        # Equal messages have to make equal URLs, or no cache would find them.
-        data = encode_message(self._codec, request, call.method().input, deterministic=True)
+    def _is_ready_as_get(self, request: Message, call: _Call) -> bool:
+        """Make the call's request a GET, and tell whether it is short enough for one."""
+        data = call.endpoint.encode_deterministically(request)
         compression = self._compression_for(data)
         if compression is not None:
             data = compression.compress(data)
         query = connect.encode_get_query(self._codec, compression, data)
-        path = call.method().path
-        if self._prefix_size + len(path) + len(query) > _MAX_GET_TARGET:
-            return None
-        headers = self._head(call, connect.UNARY)
-        return Request("GET", path, headers, (), query=query)
+        if self._prefix_size + len(call.endpoint.path) + len(query) > _MAX_GET_TARGET:
+            return False
+        self._write_head(call, connect.UNARY)
+        call.request.method, call.request.query, call.request.body = "GET", query, ()
+        return True
 
     def _compression_for(self, data: bytes) -> Compression | None:
         return self._send_compression if len(data) >= self._compress_min_bytes else None
@@ -363,13 +377,15 @@ class ConnectClient:
         call.set_response_trailers(trailing)
         self._check_head(response, body, connect.UNARY, call)
         data = self._read_body(leading, body)
-        return self._decode(data, call)
+        return _decode(data, call)
 
     def _send_enveloped_unary(self, request: Message, ctx: RequestContext) -> Message:
-        return self._only_response(tuple(self._wrap((request,), ctx.method())), cast(_Call, ctx))
+        call = cast(_Call, ctx)
+        return self._only_response(tuple(self._wrap((request,), call)), call)
 
     def _send_client_stream(self, requests: Iterator[Any], ctx: RequestContext) -> Message:
-        return self._only_response(self._wrap(requests, ctx.method()), cast(_Call, ctx))
+        call = cast(_Call, ctx)
+        return self._only_response(self._wrap(requests, call), call)
 
     def _only_response(self, body: Iterable[bytes], call: _Call) -> Message:
         with closing(self._stream(body, call)) as responses:
@@ -383,17 +399,18 @@ class ConnectClient:
             return message
 
     def _send_server_stream(self, request: Message, ctx: RequestContext) -> Iterator[Message]:
-        return self._stream(tuple(self._wrap((request,), ctx.method())), cast(_Call, ctx))
+        call = cast(_Call, ctx)
+        return self._stream(tuple(self._wrap((request,), call)), call)
 
     def _stream(self, body: Iterable[bytes], call: _Call) -> _Responses:
         """Send an enveloped request, and return the messages of its response as they arrive."""
         protocol = self._protocol
-        headers = self._head(call, protocol)
+        headers = self._write_head(call, protocol)
         headers["content-type"] = protocol.content_types(self._codec)[0]
         if self._send_compression is not None:
             headers[protocol.content_encoding] = self._send_compression.name
-        request = Request("POST", call.method().path, headers, body)
-        response = self._transport.send(request, call.lifetime)
+        call.request.body = body
+        response = self._transport.send(call.request, call.lifetime)
         response_body = as_body(response.body)
         try:
             call.set_response_headers(response.headers)
@@ -404,14 +421,13 @@ class ConnectClient:
             raise
         return _Responses(self._read_stream(response_body, compression, call), response_body)
 
-    def _wrap(self, messages: Iterable[Message], method: Method[Any, Any]) -> Iterator[bytes]:
+    def _wrap(self, messages: Iterable[Message], call: _Call) -> Iterator[bytes]:
         """Yield the envelope of each message."""
-        codec = self._codec
-        message_class = method.input
+        encode = call.endpoint.encode
         compression = self._send_compression
         min_bytes = self._compress_min_bytes
         for message in messages:
-            yield wrap_message(encode_message(codec, message, message_class), compression, min_bytes)
+            yield wrap_message(encode(message), compression, min_bytes)
 
     def _read_stream(self, body: Body, compression: Compression | None, call: _Call) -> Iterator[Message]:
         protocol = self._protocol
@@ -429,10 +445,10 @@ class ConnectClient:
                 if flags & end_flag:
                     end = protocol.decode_end(message)
                     break
-                yield self._decode(message, call)
+                yield _decode(message, call)
                 check()
-        except MalformedError as malformed:
-            raise _fault_of_server(malformed) from malformed
+        except (MalformedError, TooLargeError) as fault:
+            raise _fault_of_server(fault) from fault
         if is_empty:
             end = protocol.find_end(call.response_headers())
         if end is None:
@@ -444,8 +460,8 @@ class ConnectClient:
         if error is not None:
             raise error
 
-    def _head(self, call: _Call, protocol: WireProtocol) -> Headers:
-        """Return the call's metadata with the headers of the protocol."""
+    def _write_head(self, call: _Call, protocol: WireProtocol) -> Headers:
+        """Add the headers of the protocol to the call's metadata, and return both."""
         headers = call.request_headers()
         remove_reserved(headers)
         protocol.write_request(headers, call.timeout_ms())
@@ -459,7 +475,7 @@ class ConnectClient:
         if response.status == 200:
             protocol.check_content_type(self._codec, content_type)
             return
-        path = call.method().path
+        path = call.endpoint.path
         if protocol.is_error_content_type(content_type):
             try:
                 data = self._read_body(response.headers, body)
@@ -480,12 +496,12 @@ class ConnectClient:
     def _read_body(self, headers: Headers, body: Body) -> bytes:
         """Read a bare message, or a bare error."""
         compression = self._find_compression(headers.get(connect.UNARY.content_encoding))
-        data = read_whole(body, self._read_max_bytes)
-        if compression is None or not data:
-            return data
         try:
+            data = read_whole(body, self._read_max_bytes)
+            if compression is None or not data:
+                return data
             return compression.decompress(data, self._read_max_bytes)
-        except MalformedError as error:
+        except (MalformedError, TooLargeError) as error:
             raise _fault_of_server(error) from error
 
     def _find_compression(self, name: str | None) -> Compression | None:
@@ -494,11 +510,12 @@ class ConnectClient:
         except ConnectError as error:
             raise ConnectError(Code.INTERNAL, f"the response is compressed, unasked, by {name!r}") from error
 
-    def _decode(self, data: bytes, call: _Call) -> Message:
-        try:
-            return self._codec.decode(data, cast(type[Message], call.method().output))
-        except MalformedError as error:
-            raise _fault_of_server(error) from error
+
+def _decode(data: bytes, call: _Call) -> Message:
+    try:
+        return cast(Message, call.endpoint.decode(data))
+    except MalformedError as error:
+        raise _fault_of_server(error) from error
 
 
 def _goes_on(envelopes: Iterator[tuple[int, bytes]], body: Body, call: _Call) -> bool:
@@ -543,5 +560,8 @@ def _check_timeout(timeout_ms: float) -> None:
         raise ValueError(f"timeout_ms is {timeout_ms}: it takes at most {connect.MAX_TIMEOUT_MS}")
 
 
-def _fault_of_server(error: MalformedError) -> ConnectError:
+def _fault_of_server(error: MalformedError | TooLargeError) -> ConnectError:
+    """Return the error of a response that this side cannot take, which says that it is the response."""
+    if isinstance(error, TooLargeError):
+        return ConnectError(error.code, f"the response is too large: {error.message}")
     return ConnectError(Code.INTERNAL, f"the response is malformed: {error.message}")

@@ -39,6 +39,8 @@ MAX_TIMEOUT_MS = 9_999_999_999
 class _Connect(WireProtocol):
     """What unary calls and streams share: the version, the timeout, and errors of HTTP."""
 
+    version = PROTOCOL_VERSION
+    timeout = TIMEOUT_MS
     content_type_prefix: str
     """What stands before the codec's name in content types."""
 
@@ -50,14 +52,13 @@ class _Connect(WireProtocol):
         """Tell whether the body is JSON, as errors are."""
         return media_type(content_type) == ERROR_CONTENT_TYPE
 
-    def read_timeout_ms(self, headers: Headers) -> float | None:
-        """Return the timeout, having checked the version. Raises ConnectError."""
-        version = headers.get(PROTOCOL_VERSION)
-        if version is not None and version != "1":
+    def check_version(self, version: str) -> None:
+        """Take the only version that there is. Raises ConnectError for another one."""
+        if version != "1":
             raise ConnectError(Code.INVALID_ARGUMENT, f"{PROTOCOL_VERSION} is {version!r}: only 1 is known")
-        timeout = headers.get(TIMEOUT_MS)
-        if timeout is None:
-            return None
+
+    def parse_timeout(self, timeout: str) -> float:
+        """Return the milliseconds that the header counts. Raises ConnectError."""
         if not _is_timeout(timeout):
             raise ConnectError(
                 Code.INVALID_ARGUMENT,

@@ -45,6 +45,7 @@ class GrpcFamily(EnvelopedProtocol):
 
     content_type: str
     """The content type without a codec's name, which stands for Protobuf's binary format."""
+    timeout = TIMEOUT
     content_encoding = "grpc-encoding"
     accept_encoding = "grpc-accept-encoding"
 
@@ -53,11 +54,8 @@ class GrpcFamily(EnvelopedProtocol):
         named = f"{self.content_type}+{codec.name}"
         return (named, self.content_type) if codec.name == _DEFAULT_CODEC else (named,)
 
-    def read_timeout_ms(self, headers: Headers) -> float | None:
-        """Return the timeout. Raises ConnectError."""
-        timeout = headers.get(TIMEOUT)
-        if timeout is None:
-            return None
+    def parse_timeout(self, timeout: str) -> float:
+        """Return the timeout in milliseconds. Raises ConnectError."""
         match = _match_timeout(timeout)
         if match is None:
             raise ConnectError(

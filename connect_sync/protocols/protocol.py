@@ -41,21 +41,36 @@ def remove_reserved(headers: Headers) -> None:
 class WireProtocol(ABC):
     """The headers of a protocol's requests, written by a client and read by a server."""
 
+    timeout: str
+    """The header that tells how long a call may take."""
     content_encoding: str
     """The header that names the compression of the messages of its side."""
     accept_encoding: str
     """The header that lists the compressions that the client can read."""
+    version: str = ""
+    """The header that tells the protocol's version, where it has one."""
+
+    def __init__(self) -> None:
+        """Make the one instance that there is of a protocol."""
+        self._names = (self.version, self.timeout, self.content_encoding, self.accept_encoding)
 
     @abstractmethod
     def content_types(self, codec: Codec) -> tuple[str, ...]:
         """Return the content types of messages that ``codec`` writes: first the one that a client sends."""
 
     @abstractmethod
-    def read_timeout_ms(self, headers: Headers) -> float | None:
-        """Return a request's timeout in milliseconds, None where it has none.
+    def parse_timeout(self, timeout: str) -> float:
+        """Return what the header says, in milliseconds.
 
         Raises:
-            ConnectError: ``invalid_argument``, if the header is malformed.
+            ConnectError: ``invalid_argument``, if it is malformed.
+        """
+
+    def check_version(self, version: str) -> None:  # noqa: B027 - most protocols have no version
+        """Do nothing for a version that is known.
+
+        Raises:
+            ConnectError: ``invalid_argument`` for another one.
         """
 
     @abstractmethod
@@ -71,13 +86,14 @@ class WireProtocol(ABC):
             ConnectError: ``invalid_argument`` for a malformed timeout or an unknown version;
                 ``unimplemented`` for a compression that is not among ``compressions``.
         """
-        timeout_ms = self.read_timeout_ms(headers)
-        encoding = headers.get(self.content_encoding)
+        version, timeout, encoding, accept = headers.get_each(self._names)
+        if version is not None:
+            self.check_version(version)
+        deadline = None if timeout is None else Deadline(self.parse_timeout(timeout))
         received = None if encoding is None else compressions.find(encoding)
-        accept = headers.get(self.accept_encoding)
         # Connect reference: without a list, the client reads what it used itself.
         accepted = received if accept is None else self.negotiate(compressions, accept, received)
-        return None if timeout_ms is None else Deadline(timeout_ms), received, accepted
+        return deadline, received, accepted
 
     def negotiate(
         self, compressions: Compressions, accept: str, received: Compression | None

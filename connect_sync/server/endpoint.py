@@ -8,9 +8,9 @@ from typing import Any
 
 from connect_sync.code import Code
 from connect_sync.compression import Compressions
-from connect_sync.context import RequestContext
 from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
+from connect_sync.http import Fields
 from connect_sync.interceptor import Call
 from connect_sync.method import Method
 from connect_sync.protocols.protocol import remove_reserved
@@ -41,10 +41,10 @@ class Endpoint:
         return ConnectError(Code.INTERNAL, "internal error")
 
 
-def leading_metadata(ctx: RequestContext) -> Headers:
-    """Return what the handler wrote as leading metadata, to be made the headers of the response."""
-    headers, _ = ctx.response_metadata()
-    if headers is None:
-        return Headers()
+def response_headers(leading: Headers, fields: Fields) -> Headers:
+    """Return the headers of a response: the leading metadata that the handler wrote, and ``fields``."""
+    headers = leading.copy()
     remove_reserved(headers)
+    for name, value in fields:
+        headers[name] = value
     return headers

@@ -91,7 +91,7 @@ class Service:
             return _plain(404, f"there is no method at {request.path}")
         if request.method == "POST":
             content_type = request.headers.get("content-type", "")
-            handle = route.find(content_type)
+            handle = route.post.get(content_type) or route.find(content_type)
             if handle is None:
                 accepted = route.accept_post
                 text = f"the content type is {content_type!r}, and has to be one of {accepted}"
@@ -108,10 +108,10 @@ class _Route:
     def __init__(self, endpoint: Endpoint) -> None:
         method = endpoint.method
         self.get: Handle | None = None
-        self._post: dict[str, Handle] = {}
+        self.post: dict[str, Handle] = {}
         if method.kind is StreamKind.UNARY:
             unary = {codec.name: UnaryHandler(endpoint, codec) for codec in _CODECS}
-            self._post = {handler.content_type: handler.post for handler in unary.values()}
+            self.post = {handler.content_type: handler.answer for handler in unary.values()}
             if method.idempotency is IdempotencyLevel.NO_SIDE_EFFECTS:
                 self.get = GetHandler(unary)
         else:
@@ -120,7 +120,7 @@ class _Route:
         self._add(endpoint, GRPC_WEB_TEXT, lambda post: TextHandler(post).post)
         self._add(endpoint, GRPC, _require_trailers)
         self.allow = "POST" if self.get is None else "GET, POST"
-        self.accept_post = ", ".join(self._post)
+        self.accept_post = ", ".join(self.post)
 
     def _add(
         self,
@@ -131,15 +131,14 @@ class _Route:
         for codec in _CODECS:
             for content_type in protocol.content_types(codec):
                 post = StreamHandler(endpoint, protocol, codec, content_type).post
-                self._post[content_type] = post if wrap is None else wrap(post)
+                self.post[content_type] = post if wrap is None else wrap(post)
 
     def find(self, content_type: str) -> Handle | None:
-        handle = self._post.get(content_type)
-        if handle is None:
-            media_type, _, parameters = content_type.lower().partition(";")
-            if parameters.replace('"', "").strip() in ("", "charset=utf-8"):
-                handle = self._post.get(media_type.strip())
-        return handle
+        """Return what answers to a content type that is written in another way than clients do."""
+        media_type, _, parameters = content_type.lower().partition(";")
+        if parameters.replace('"', "").strip() not in ("", "charset=utf-8"):
+            return None
+        return self.post.get(media_type.strip())
 
 
 def _find_handler(implementation: object, name: str, method: Method[Any, Any]) -> Call[Any, Any]:

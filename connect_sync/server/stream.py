@@ -12,17 +12,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from connect_sync.code import Code
-from connect_sync.codec import Codec, encode_message
+from connect_sync.codec import Codec
 from connect_sync.compression import IDENTITY, Compression
 from connect_sync.context import RequestContext
 from connect_sync.deadline import Deadline
 from connect_sync.envelope import compress_message, open_payload, read_envelopes, wrap, wrap_message
 from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
-from connect_sync.http import Body, Request, Response, as_body, close_iterator
+from connect_sync.http import Body, Fields, Request, Response, as_body, close_iterator
 from connect_sync.method import StreamKind
 from connect_sync.protocols.protocol import EnvelopedProtocol
-from connect_sync.server.endpoint import Endpoint, leading_metadata
+from connect_sync.server.endpoint import Endpoint, response_headers
 
 
 class StreamHandler:
@@ -32,14 +32,17 @@ class StreamHandler:
         self, endpoint: Endpoint, protocol: EnvelopedProtocol, codec: Codec, content_type: str
     ) -> None:
         """Serve ``endpoint`` in ``protocol`` and ``codec``, to requests of ``content_type``."""
-        kind = endpoint.method.kind
+        method = endpoint.method
         self._endpoint = endpoint
+        self._method = method
+        self._call = endpoint.call
         self._protocol = protocol
-        self._codec = codec
-        self._content_type = content_type
+        self._decode = codec.decoder(method.input)
+        self._encode = codec.encoder(method.output)
+        self._fields: Fields = (("content-type", content_type),)
         # A bidirectional method is refused when it is called, with nothing of its body read.
-        self._takes_stream = kind in (StreamKind.CLIENT_STREAM, StreamKind.BIDI_STREAM)
-        self._gives_stream = kind is StreamKind.SERVER_STREAM
+        self._takes_stream = method.kind in (StreamKind.CLIENT_STREAM, StreamKind.BIDI_STREAM)
+        self._gives_stream = method.kind is StreamKind.SERVER_STREAM
 
     def post(self, request: Request) -> Response:
         """Answer a POST."""
@@ -49,13 +52,13 @@ class StreamHandler:
         try:
             deadline, received, accepted = protocol.read_request(request.headers, endpoint.compressions)
         except ConnectError as error:
-            headers = Headers({"content-type": self._content_type})
+            fields = self._fields
             if error.code is Code.UNIMPLEMENTED:
                 # gRPC, "Compression": a client whose compression is unknown has to hear which ones are not.
-                headers[protocol.accept_encoding] = endpoint.compressions.names or IDENTITY
-            return Response(200, headers, (protocol.write_end(error, None, trailers),), trailers, error=error)
-        body = as_body(request.body)
-        ctx = RequestContext(endpoint.method, "POST", request.headers, deadline, request.peer, body)
+                fields = (*fields, (protocol.accept_encoding, endpoint.compressions.names or IDENTITY))
+            return Response(200, fields, (protocol.write_end(error, None, trailers),), trailers, error)
+        body = request.body = as_body(request.body)
+        ctx = RequestContext(self._method, request, deadline)
         if deadline is not None:
             body.set_deadline(deadline)
         requests = self._read(body, received)
@@ -67,21 +70,21 @@ class StreamHandler:
         else:
             whole, failure = self._answer(requests, accepted, deadline, ctx, trailers)
             chunks = (whole,)
-        headers = leading_metadata(ctx)
-        headers["content-type"] = self._content_type
+        fields = self._fields
         if accepted is not None:
-            headers[protocol.content_encoding] = accepted.name
-        return Response(200, headers, chunks, trailers, error=failure)
+            fields = (*fields, (protocol.content_encoding, accepted.name))
+        leading, _ = ctx.response_metadata()
+        headers = fields if leading is None else response_headers(leading, fields)
+        return Response(200, headers, chunks, trailers, failure)
 
     def _read(self, body: Body, received: Compression | None) -> Iterator[Any]:
         """Yield the messages of a request as they arrive."""
-        decode = self._codec.decode
-        message_class = self._endpoint.method.input
+        decode = self._decode
         max_bytes = self._endpoint.read_max_bytes
         for flags, payload in read_envelopes(body, max_bytes):
             if flags:
                 payload = open_payload(flags, payload, received, max_bytes)
-            yield decode(payload, message_class)
+            yield decode(payload)
 
     def _answer(
         self,
@@ -96,11 +99,10 @@ class StreamHandler:
         payload = None
         error: ConnectError | None = None
         try:
-            message = endpoint.call(requests if self._takes_stream else _only(requests), ctx)
+            message = self._call(requests if self._takes_stream else _only(requests), ctx)
             if deadline is not None:
                 deadline.check()
-            data = encode_message(self._codec, message, endpoint.method.output)
-            payload = compress_message(data, accepted, endpoint.compress_min_bytes)
+            payload = compress_message(self._encode(message), accepted, endpoint.compress_min_bytes)
         except Exception as raised:
             error = endpoint.to_connect_error(raised)
         _, metadata = ctx.response_metadata()
@@ -117,20 +119,18 @@ class StreamHandler:
     ) -> Iterator[bytes]:
         """Yield one empty chunk when the leading metadata is complete, then the envelopes."""
         endpoint = self._endpoint
-        codec = self._codec
-        message_class = endpoint.method.output
+        encode = self._encode
         compress_min_bytes = endpoint.compress_min_bytes
         is_started = is_abandoned = False
         responses: Any = None
         error: ConnectError | None = None
         try:
             try:
-                responses = endpoint.call(_only(requests), ctx)
+                responses = self._call(_only(requests), ctx)
                 for message in responses:
                     if deadline is not None:
                         deadline.check()
-                    payload = encode_message(codec, message, message_class)
-                    chunk = wrap_message(payload, accepted, compress_min_bytes)
+                    chunk = wrap_message(encode(message), accepted, compress_min_bytes)
                     if not is_started:
                         is_started = True
                         yield b""

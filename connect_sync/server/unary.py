@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from connect_sync.code import Code
-from connect_sync.codec import Codec, encode_message
-from connect_sync.compression import Compression
+from connect_sync.codec import Codec
 from connect_sync.context import RequestContext
-from connect_sync.deadline import Deadline
-from connect_sync.errors import ConnectError, message_too_large
+from connect_sync.errors import ConnectError, TooLargeError
 from connect_sync.headers import Headers
-from connect_sync.http import Request, Response, as_body, read_whole
+from connect_sync.http import Fields, Request, Response, as_body, read_whole
 from connect_sync.protocols import connect
-from connect_sync.server.endpoint import Endpoint, leading_metadata
+from connect_sync.server.endpoint import Endpoint, response_headers
 
 
 class UnaryHandler:
@@ -19,66 +17,49 @@ class UnaryHandler:
 
     def __init__(self, endpoint: Endpoint, codec: Codec) -> None:
         """Serve ``endpoint`` in ``codec``."""
+        method = endpoint.method
         self._endpoint = endpoint
-        self._codec = codec
+        self._method = method
+        self._call = endpoint.call
+        self._compressions = endpoint.compressions
+        self._read_max_bytes = endpoint.read_max_bytes
+        self._decode = codec.decoder(method.input)
+        self._encode = codec.encoder(method.output)
         self.content_type: str = connect.UNARY.content_types(codec)[0]
+        self._fields: Fields = (("content-type", self.content_type),)
 
-    def post(self, request: Request) -> Response:
-        """Answer a POST: the message is the body."""
-        endpoint = self._endpoint
+    def answer(self, request: Request, query: connect.GetQuery | None = None) -> Response:
+        """Answer a POST, whose body is the message, or a GET, which has it in its ``query``."""
         ctx = None
         try:
-            deadline, received, accepted = connect.UNARY.read_request(request.headers, endpoint.compressions)
-            body = as_body(request.body)
-            ctx = RequestContext(endpoint.method, "POST", request.headers, deadline, request.peer, body)
+            deadline, received, accepted = connect.UNARY.read_request(request.headers, self._compressions)
+            body = request.body = as_body(request.body)
+            ctx = RequestContext(self._method, request, deadline)
             if deadline is not None:
                 body.set_deadline(deadline)
-            data = read_whole(body, endpoint.read_max_bytes)
-            return self._answer(data, received, accepted, deadline, ctx)
-        except Exception as error:
-            return _error_response(endpoint.to_connect_error(error), ctx)
-
-    def get(self, request: Request, query: connect.GetQuery) -> Response:
-        """Answer a GET: the message is in the query."""
-        endpoint = self._endpoint
-        ctx = None
-        try:
-            deadline, _, accepted = connect.UNARY.read_request(request.headers, endpoint.compressions)
-            body = as_body(request.body)
-            ctx = RequestContext(endpoint.method, "GET", request.headers, deadline, request.peer, body)
+            if query is None:
+                data = read_whole(body, self._read_max_bytes)
+            else:
+                data = query.message
+                if len(data) > self._read_max_bytes:
+                    raise TooLargeError(self._read_max_bytes, len(data))
+                received = self._compressions.find(query.compression)
+                if connect.UNARY.accept_encoding not in request.headers:
+                    accepted = received
+            # Connect reference, "Unary-Request": no bytes are never decompressed.
+            if received is not None and data:
+                data = received.decompress(data, self._read_max_bytes)
+            message = self._call(self._decode(data), ctx)
             if deadline is not None:
-                body.set_deadline(deadline)
-            received = endpoint.compressions.find(query.compression)
-            if connect.UNARY.accept_encoding not in request.headers:
-                accepted = received
-            if len(query.message) > endpoint.read_max_bytes:
-                raise message_too_large(endpoint.read_max_bytes, len(query.message))
-            return self._answer(query.message, received, accepted, deadline, ctx)
+                deadline.check()
+            payload = self._encode(message)
+            fields = self._fields
+            if accepted is not None and payload and len(payload) >= self._endpoint.compress_min_bytes:
+                payload = accepted.compress(payload)
+                fields = (*fields, (connect.UNARY.content_encoding, accepted.name))
+            return Response(200, _headers(ctx, fields), (payload,))
         except Exception as error:
-            return _error_response(endpoint.to_connect_error(error), ctx)
-
-    def _answer(
-        self,
-        data: bytes,
-        received: Compression | None,
-        accepted: Compression | None,
-        deadline: Deadline | None,
-        ctx: RequestContext,
-    ) -> Response:
-        endpoint = self._endpoint
-        # Connect reference, "Unary-Request": no bytes are never decompressed.
-        if received is not None and data:
-            data = received.decompress(data, endpoint.read_max_bytes)
-        message = endpoint.call(self._codec.decode(data, endpoint.method.input), ctx)
-        if deadline is not None:
-            deadline.check()
-        payload = encode_message(self._codec, message, endpoint.method.output)
-        headers = _metadata(ctx)
-        headers["content-type"] = self.content_type
-        if accepted is not None and payload and len(payload) >= endpoint.compress_min_bytes:
-            payload = accepted.compress(payload)
-            headers[connect.UNARY.content_encoding] = accepted.name
-        return Response(200, headers, (payload,))
+            return _error_response(self._endpoint.to_connect_error(error), ctx)
 
 
 class GetHandler:
@@ -107,20 +88,24 @@ class GetHandler:
                 )
         except ConnectError as error:
             return _error_response(error, None)
-        return handler.get(request, query)
+        return handler.answer(request, query)
 
 
 def _error_response(error: ConnectError, ctx: RequestContext | None) -> Response:
-    headers = Headers() if ctx is None else _metadata(ctx)
-    headers["content-type"] = connect.ERROR_CONTENT_TYPE
+    headers = _ERROR_FIELDS if ctx is None else _headers(ctx, _ERROR_FIELDS)
     return Response(error.code.http_status, headers, (connect.encode_error(error),), error=error)
 
 
-def _metadata(ctx: RequestContext) -> Headers:
-    """Return what the handler wrote, the trailing metadata marked by its prefix."""
-    headers = leading_metadata(ctx)
-    _, trailers = ctx.response_metadata()
-    if trailers is not None:
-        for name, value in trailers.multi_items():
+_ERROR_FIELDS: Fields = (("content-type", connect.ERROR_CONTENT_TYPE),)
+
+
+def _headers(ctx: RequestContext, fields: Fields) -> Headers | Fields:
+    """Return ``fields`` with the metadata that the handler wrote, the trailing one marked by its prefix."""
+    leading, trailing = ctx.response_metadata()
+    if leading is None and trailing is None:
+        return fields
+    headers = response_headers(leading or Headers(), fields)
+    if trailing is not None:
+        for name, value in trailing.multi_items():
             headers.add(connect.TRAILER_PREFIX + name, value)
     return headers
