@@ -274,17 +274,33 @@ def test_every_code_has_a_status_line(code: Code) -> None:
     [
         ("/nowhere", {}, "404 Not Found"),
         (UNARY.path, {"http_method": "DELETE"}, "405 Method Not Allowed"),
-        (UNARY.path, {"http_method": "HEAD"}, "405 Method Not Allowed"),
         (UNARY.path, {"content_type": "text/html"}, "415 Unsupported Media Type"),
         (UNARY.path, {"content_type": None}, "415 Unsupported Media Type"),
     ],
-    ids=["path", "method", "head", "content type", "no content type"],
+    ids=["path", "method", "content type", "no content type"],
 )
 def test_request_that_is_no_call_has_an_answer_of_http(path: str, variables: Any, status: str) -> None:
     answer = ask(environ_of(path, **variables))
 
     assert (answer[0], answer[1]["content-type"]) == (status, "text/plain; charset=utf-8")
     assert answer[1]["content-length"] == str(len(answer[2]))
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/nowhere", "404 Not Found", "there is no method at /nowhere\n"),
+        (UNARY.path, "405 Method Not Allowed", "HEAD is not allowed here\n"),
+        (READ.path, "405 Method Not Allowed", "HEAD is not allowed here\n"),
+    ],
+    ids=["path", "post", "get"],
+)
+def test_head_is_answered_with_the_length_of_a_text_that_is_not_sent(
+    path: str, status: str, text: str
+) -> None:
+    answer = ask(environ_of(path, http_method="HEAD"))
+
+    assert (answer[0], answer[1]["content-length"], answer[2]) == (status, str(len(text)), b"")
 
 
 # Where it is mounted
@@ -752,10 +768,11 @@ def test_random_requests_are_answered_as_pep_3333_says() -> None:
     ]
     for _ in range(800):
         body = random.choice([b"", proto("a"), envelope(proto("a")), random.randbytes(random.randrange(70))])
+        http_method = random.choice(["POST", "POST", "POST", "GET", "HEAD"])
         environ = environ_of(
             random.choice([*paths, "", "/", "/\xff", "/Unary"]),
             body,
-            http_method=random.choice(["POST", "POST", "POST", "GET", "HEAD"]),
+            http_method=http_method,
             content_type=random.choice([*types, "\xff\x01"]),
             QUERY_STRING=random.choice(["", "encoding=json&message=%22a%22", "\xff=%", "&&"]),
             HTTP_ACCEPT_ENCODING=random.choice(["", "gzip", "\xff"]),
@@ -767,4 +784,7 @@ def test_random_requests_are_answered_as_pep_3333_says() -> None:
 
         assert int(status[:3]) in {200, 400, 404, 405, 415, 429, 500, 501}
         assert b"internal error" not in answer
-        assert headers.get("content-length", str(len(answer))) == str(len(answer))
+        if http_method == "HEAD":
+            assert answer == b""
+        else:
+            assert headers.get("content-length", str(len(answer))) == str(len(answer))

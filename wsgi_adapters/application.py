@@ -114,6 +114,10 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             return _ResponseBody(chunks, body)
         size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
         headers.append(("content-length", str(size)))
+        # HEAD calls no method, and is answered with an error. The length is that of the text which another
+        # request would get (RFC 9110, section 9.3.2).
+        if response.status >= 400 and environ["REQUEST_METHOD"] == "HEAD":
+            chunks, size = (), 0
         start_response(_STATUS_LINES[response.status], headers)
         if size <= _UNHURRIED_BYTES and body.is_read and body.is_sent_at_once:
             return chunks
