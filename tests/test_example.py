@@ -40,14 +40,28 @@ _TANGLED = 'syntax = "proto3";\npackage tangled;\n' + "".join(
     for number in range(30)
 )
 
+# What is left out of other messages stands in these, as they could not be sent without it.
+_REQUIRING = (
+    'syntax = "proto2";\npackage requiring;\nimport "google/protobuf/any.proto";\n'
+    "message Text { required string text = 1; }\n"
+    "message Pair { required Text one = 1; required Text other = 2; }\n"
+    "message Many { " + " ".join(f"optional Pair pair{n} = {n};" for n in range(1, 31)) + " }\n"
+    "message WithAny { required google.protobuf.Any any = 1; }\n"
+    "message Outer { optional Inner inner = 1; required string text = 2; }\n"
+    "message Inner { required Outer outer = 1; }\n"
+    "message Endless { optional string text = 1; required EndlessToo too = 2; }\n"
+    "message EndlessToo { required Endless endless = 1; }\n"
+)
+
 
 @pytest.fixture(scope="module")
 def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, type[Message]]:
-    """The classes of all messages in `tests/shapes` and of the tangled ones, by their names."""
+    """The classes of all messages in `tests/shapes` and of those above, by their names."""
     folder = tmp_path_factory.mktemp("protos")
     (folder / "tangled.proto").write_text(_TANGLED)
+    (folder / "requiring.proto").write_text(_REQUIRING)
     descriptors = folder / "descriptors"
-    files = ("shapes.proto", "old.proto", "tangled.proto")
+    files = ("shapes.proto", "old.proto", "tangled.proto", "requiring.proto")
     subprocess.run(
         [
             *(sys.executable, "-m", "grpc_tools.protoc", f"-I{_SHAPES}", f"-I{folder}"),
@@ -182,6 +196,7 @@ def test_every_example_parses(messages: dict[str, type[Message]]) -> None:
         text = example_json(message_class)
         message = decode(JSON, text.encode(), message_class)
 
+        assert message.IsInitialized() or message_class.DESCRIPTOR.name.startswith("Endless")
         assert decode(JSON, encode(JSON, message), message_class) == message
 
 
@@ -198,3 +213,25 @@ def test_tangled_schema_has_a_short_example_of_its_outer_messages(messages: dict
     assert example["text"] == "string"
     assert [name for name in example if name != "text"] == [f"m{number}" for number in range(1, 21)]
     assert all(inner == {"text": "string"} for name, inner in example.items() if name != "text")
+
+
+def test_required_messages_stand_beyond_the_bound(messages: dict[str, type[Message]]) -> None:
+    example = json.loads(example_json(messages["requiring.Many"]))
+
+    assert list(example) == [f"pair{number}" for number in range(1, 21)]
+    assert all(pair == {"one": {"text": "string"}, "other": {"text": "string"}} for pair in example.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "example"),
+    [
+        ("WithAny", {"any": {}}),
+        ("Outer", {"inner": {"outer": {"text": "string"}}, "text": "string"}),
+        ("Inner", {"outer": {"text": "string"}}),
+        ("Endless", {"text": "string", "too": {}}),
+    ],
+)
+def test_required_message_is_left_out_only_where_no_message_could_be_made(
+    messages: dict[str, type[Message]], name: str, example: dict[str, Any]
+) -> None:
+    assert json.loads(example_json(messages[f"requiring.{name}"])) == example

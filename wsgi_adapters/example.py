@@ -12,7 +12,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 _MAX_MESSAGES = 20
-"""How many messages an example holds at most. Schemas that refer to each other would have no end."""
+"""How many messages an example holds at most, besides required ones. Schemas that refer to each other would
+have no end."""
 
 _ANY = "google.protobuf.Any"
 
@@ -32,8 +33,8 @@ def example_json(message_class: type[Message]) -> str:
 
     Every field has a value: a list and a map one entry, a message its own fields, an enum the name of its
     first value that is not zero, which means "unspecified" by convention. Of a oneof there is one field. Left
-    out are fields of the type Any, messages within messages of the same type, and the innermost ones of
-    a schema that has very many.
+    out, where they are not required, are fields of the type Any, messages within messages of the same type,
+    and the innermost ones of a schema that has very many.
     """
     message = message_class()
     _fill(message)
@@ -43,11 +44,11 @@ def example_json(message_class: type[Message]) -> str:
 
 def _fill(root: Message) -> None:
     """Give the fields values: first those of ``root``, then those of its messages, and so on inwards."""
-    # Each message with the types that it is within.
-    unfilled = deque([(root, frozenset[str]())])
+    # Each message with the types that it is within, and those of them that it cannot be without.
+    unfilled = deque([(root, frozenset[str](), frozenset[str]())])
     remaining = _MAX_MESSAGES
     while unfilled:
-        message, outer_types = unfilled.popleft()
+        message, outer_types, requiring_types = unfilled.popleft()
         descriptor: Any = message.DESCRIPTOR  # of one of two classes, which type checkers keep apart
         if descriptor.full_name == _ANY:
             continue
@@ -56,6 +57,7 @@ def _fill(root: Message) -> None:
                 setattr(message, name, value)
             continue
         types = outer_types | {descriptor.full_name}
+        requiring_types |= {descriptor.full_name}
         is_left_out = {_ANY, *types}.__contains__
         for field in descriptor.fields:
             oneof = field.containing_oneof
@@ -64,9 +66,19 @@ def _fill(root: Message) -> None:
             value_type = _message_type(field)
             if value_type is None:
                 _add_value(message, field)
+            elif _is_required(field):
+                # A message that requires another one of its own type cannot be made at all.
+                if value_type.full_name not in requiring_types:
+                    unfilled.append((_add_message(message, field), types, requiring_types))
             elif remaining and not is_left_out(value_type.full_name):
                 remaining -= 1
-                unfilled.append((_add_message(message, field), types))
+                unfilled.append((_add_message(message, field), types, frozenset()))
+
+
+def _is_required(field: Any) -> bool:
+    # Releases of protobuf have the one, the other, or both.
+    is_required: bool | None = getattr(field, "is_required", None)
+    return field.label == FieldDescriptor.LABEL_REQUIRED if is_required is None else is_required
 
 
 def _map_entry(field: FieldDescriptor) -> Mapping[str, Any] | None:
