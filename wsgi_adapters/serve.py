@@ -161,8 +161,10 @@ def _serve(target: str, host: str, port: int) -> None:
 def _serve_reloading(target: str, host: str, port: int) -> None:
     from werkzeug.serving import is_running_from_reloader, run_simple
 
+    from wsgi_adapters.reloader import NAME
+
     def run(application: WSGIApplication) -> None:
-        run_simple(host, port, application, use_reloader=True, threaded=True)
+        run_simple(host, port, application, use_reloader=True, reloader_type=NAME, threaded=True)
 
     if is_running_from_reloader():
         reading, writing = (socket.socket(fileno=int(number)) for number in os.environ[_NOTES].split())

@@ -143,8 +143,8 @@ class Project:
         self.file = folder / "server.py"
         self.file.write_text(_ECHO)
 
-    def serve(self, *options: str) -> Serving:
-        return Serving(self.folder, "server:app", "--port=0", *options, paths=(_GENERATED,))
+    def serve(self, *options: str, paths: tuple[Path, ...] = ()) -> Serving:
+        return Serving(self.folder, "server:app", "--port=0", *options, paths=(_GENERATED, *paths))
 
     def edit(self, old: str, new: str) -> None:
         """Replace text in the module. Python takes a file of the same size and second for unchanged."""
@@ -216,6 +216,36 @@ def test_error_of_an_edit_is_shown_and_mended(project: Project, text: str, repor
         project.file.write_text(_ECHO.replace("first", "mended"))
         serving.wait_for("^Reloaded server:app$")
         assert echo(serving) == b"mended"
+
+
+def test_missing_module_that_is_made_is_served(project: Project) -> None:
+    with project.serve() as serving:
+        assert echo(serving) == b"first"
+        project.edit("class Echo", "from payloads import SECOND\n\n\nclass Echo")
+        serving.wait_for("No module named 'payloads'")
+        # When it answers, files are watched.
+        with pytest.raises(ConnectError) as raised:
+            echo(serving)
+        assert raised.value.code is Code.UNAVAILABLE
+
+        (project.folder / "payloads.py").write_text("SECOND = b'second'\n")
+
+        serving.wait_for(r"Detected change in '.*payloads\.py'")
+        serving.wait_for("^Reloaded server:app$")
+
+
+def test_watchdog_is_not_taken(project: Project, tmp_path: Path) -> None:
+    installed = tmp_path / "installed" / "watchdog"
+    installed.mkdir(parents=True)
+    for name in ("__init__.py", "observers.py"):
+        (installed / name).touch()
+    with project.serve(paths=(installed.parent,)) as serving:
+        assert echo(serving) == b"first"
+
+        project.edit("first", "second")
+
+        serving.wait_for("^Reloaded server:app$")
+        assert echo(serving) == b"second"
 
 
 def test_peer_is_told_nothing_of_an_error(project: Project) -> None:
