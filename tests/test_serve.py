@@ -94,7 +94,6 @@ def test_what_names_no_application_is_refused(target: str) -> None:
         ("absent_module", "absent_module"),
         ("absent.module", "absent"),
         ("json.absent", "json.absent"),
-        ("json.py", "json.py"),
     ],
 )
 def test_missing_module(module: str, missing: str) -> None:
@@ -104,12 +103,25 @@ def test_missing_module(module: str, missing: str) -> None:
     assert error.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    ("target", "meant"), [("json.py", "json"), ("json.py:app", "json:app"), ("json.py:make()", "json:make()")]
+)
+def test_file_in_place_of_a_module(target: str, meant: str) -> None:
+    assert str(error_of(target)) == (
+        f"there is no module 'json.py', here or where Python looks: did you mean {meant}?"
+    )
+
+
 def test_missing_name(save: Save) -> None:
     name = save(APPLICATION)
     error = error_of(f"{name}:app")
 
-    assert str(error) == f"the module {name!r} has no 'app'"
+    assert str(error) == f"the module {name!r} has no 'app': it is {value(name, '__file__')}"
     assert error.__cause__ is None
+
+
+def test_missing_name_in_a_module_without_a_file() -> None:
+    assert str(error_of("sys:app")) == "the module 'sys' has no 'app'"
 
 
 @pytest.mark.parametrize(

@@ -68,12 +68,18 @@ def load(target: str) -> WSGIApplication:
         __import__(module_name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-            raise LoadError(f"there is no module {error.name!r}, here or where Python looks") from None
+            message = f"there is no module {error.name!r}, here or where Python looks"
+            if error.name == module_name and module_name.endswith(".py"):
+                message += f": did you mean {module_name[:-3]}{target[len(module_name) :]}?"
+            raise LoadError(message) from None
         raise LoadError(f"importing {module_name} failed") from error
+    module = sys.modules[module_name]
     try:
-        application: Any = getattr(sys.modules[module_name], name)
+        application: Any = getattr(module, name)
     except AttributeError:
-        raise LoadError(f"the module {module_name!r} has no {name!r}") from None
+        message = f"the module {module_name!r} has no {name!r}"
+        file = getattr(module, "__file__", None)
+        raise LoadError(message if file is None else f"{message}: it is {file}") from None
     if match["call"]:
         application = _call(application, f"{module_name}:{name}")
     if not callable(application):

@@ -291,13 +291,13 @@ _MODES = pytest.mark.parametrize("mode", ["--reload", "--no-reload"])
     ("target", "message"),
     [
         ("absent:app", "there is no module 'absent', here or where Python looks"),
-        ("server:absent", "the module 'server' has no 'absent'"),
+        ("server:absent", "the module 'server' has no 'absent': it is {file}"),
     ],
 )
 def test_application_that_is_not_there(project: Project, mode: str, target: str, message: str) -> None:
     with Serving(project.folder, target, "--port=0", mode, paths=(_GENERATED,)) as serving:
         assert serving.wait_for_end() == 2
-        assert serving.output == f"connect-sync serve: {message}\n"
+        assert serving.output == f"connect-sync serve: {message.format(file=project.file)}\n"
 
 
 @_MODES
