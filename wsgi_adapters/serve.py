@@ -103,7 +103,8 @@ def _described(value: object) -> str:
 def main() -> None:
     """Run the command.
 
-    Its exit status is 2 if an argument is wrong, 1 if the application's code fails or the port is taken.
+    Its exit status is 2 if an argument is wrong, 1 if the application's code fails or nobody can listen at
+    the address.
     """
     options = _parse_arguments()
     try:
@@ -157,6 +158,7 @@ def _port(text: str) -> int:
 def _serve(target: str, host: str, port: int) -> None:
     from werkzeug.serving import make_server
 
+    _check_address(host, port)
     application = _load_or_exit(target)
     server = make_server(host, port, application, threaded=True)
     sys.stdout.write(_banner(target, application, host, server.port))
@@ -179,6 +181,7 @@ def _serve_reloading(target: str, host: str, port: int) -> None:
             writing.sendall(note)
         run(application)
         return
+    _check_address(host, port)
     # What it says of the address, the second process says better.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     reading, writing = socket.socketpair()
@@ -188,6 +191,22 @@ def _serve_reloading(target: str, host: str, port: int) -> None:
         os.environ[_NOTES] = f"{reading.fileno()} {writing.fileno()}"
         writing.sendall(_NOTHING_SAID)
         run(_unavailable)
+
+
+def _check_address(host: str, port: int) -> None:
+    """End the command if nobody can listen at the address. werkzeug itself would not say who says so."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            # As werkzeug has it.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        sys.exit(f"{_COMMAND} serve: cannot listen at {_authority(host, port)}: {error.strerror}")
+
+
+def _authority(host: str, port: int) -> str:
+    """Return host and port as a URL has them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _load_and_say(target: str, host: str, port: int, last_note: bytes) -> tuple[WSGIApplication, bytes]:
@@ -249,8 +268,7 @@ def _unavailable(environ: WSGIEnvironment, start_response: StartResponse) -> Ite
 def _banner(target: str, application: WSGIApplication, host: str, port: int) -> str:
     from wsgi_adapters.banner import describe
 
-    name = _REACHABLE.get(host, host)
-    url = f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    url = f"http://{_authority(_REACHABLE.get(host, host), port)}"
     return (
         f"connect-sync serves {target} at {url}, for development only\n"
         f"{describe(application, url)}\n"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import shlex
 import signal
 import socket
@@ -316,8 +318,18 @@ def test_port_that_is_taken(project: Project, mode: str) -> None:
         port = listener.getsockname()[1]
         with project.serve(mode, f"--port={port}") as serving:
             assert serving.wait_for_end() == 1
-            assert f"Port {port} is in use by another program." in serving.output
-            assert "Traceback" not in serving.output
+            assert serving.output == (
+                f"connect-sync serve: cannot listen at localhost:{port}: {os.strerror(errno.EADDRINUSE)}\n"
+            )
+
+
+@_MODES
+@pytest.mark.parametrize(("host", "shown"), [("192.0.2.1", "192.0.2.1"), ("2001:db8::1", "[2001:db8::1]")])
+def test_address_of_another_machine(project: Project, mode: str, host: str, shown: str) -> None:
+    with project.serve(mode, f"--host={host}") as serving:
+        assert serving.wait_for_end() == 1
+        assert serving.output.startswith(f"connect-sync serve: cannot listen at {shown}:0: ")
+        assert len(serving.output.splitlines()) == 1
 
 
 # Streams, and Ctrl-C
