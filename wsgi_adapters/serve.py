@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 import traceback
@@ -104,7 +105,7 @@ def main() -> None:
     """Run the command.
 
     Its exit status is 2 if an argument is wrong, 1 if the application's code fails or nobody can listen at
-    the address.
+    the address, and 0 after Ctrl-C and SIGTERM.
     """
     options = _parse_arguments()
     try:
@@ -116,6 +117,7 @@ def main() -> None:
     serve = _serve_reloading if options.reload else _serve
     # Before the server runs, and where Ctrl-C comes twice.
     with suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         serve(options.application, options.host, options.port)
 
 

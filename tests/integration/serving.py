@@ -115,7 +115,11 @@ class Serving:
 
     def interrupt(self) -> None:
         """Press Ctrl-C: all processes in the foreground of a terminal get the signal."""
-        os.killpg(self._process.pid, signal.SIGINT)
+        self.send_signal_to_all(signal.SIGINT)
+
+    def send_signal_to_all(self, number: signal.Signals) -> None:
+        """Send a signal to all processes."""
+        os.killpg(self._process.pid, number)
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the first process alone."""

@@ -401,9 +401,10 @@ def test_ctrl_c_ends_it_with_streams_open(serving: Serving, channel: Channel) ->
     assert "Traceback" not in serving.output
 
 
+@_MODES
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_to_the_first_process_ends_both(project: Project, number: signal.Signals) -> None:
-    with project.serve() as serving:
+def test_signal_to_the_first_process_ends_all(project: Project, mode: str, number: signal.Signals) -> None:
+    with project.serve(mode) as serving:
         assert echo(serving) == b"first"
 
         serving.send_signal(number)
@@ -413,12 +414,13 @@ def test_signal_to_the_first_process_ends_both(project: Project, number: signal.
 
 
 @_MODES
-def test_ctrl_c_ends_it_while_it_loads(project: Project, mode: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_it_while_it_loads(project: Project, mode: str, number: signal.Signals) -> None:
     project.file.write_text("print('loading', flush=True)\nimport threading\nthreading.Event().wait()\n")
     with project.serve(mode) as serving:
         serving.wait_for("^loading$")
 
-        serving.interrupt()
+        serving.send_signal_to_all(number)
 
         assert serving.wait_for_end() == 0
         assert "Traceback" not in serving.output
