@@ -176,13 +176,16 @@ def _serve_reloading(target: str, host: str, port: int) -> None:
     def run(application: WSGIApplication) -> None:
         run_simple(host, port, application, use_reloader=True, reloader_type=NAME, threaded=True)
 
-    if is_running_from_reloader():
-        reading, writing = (socket.socket(fileno=int(number)) for number in os.environ[_NOTES].split())
+    # Without notes it is somebody else's reloader.
+    notes = os.environ.pop(_NOTES, None)
+    if is_running_from_reloader() and notes is not None:
+        reading, writing = (socket.socket(fileno=int(number)) for number in notes.split())
         with reading, writing:
             application, note = _load_and_say(target, host, port, reading.recv(len(_NOTHING_SAID)))
             writing.sendall(note)
         run(application)
         return
+    os.environ.pop("WERKZEUG_RUN_MAIN", None)
     _check_address(host, port)
     # What it says of the address, the second process says better.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)

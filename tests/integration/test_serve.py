@@ -426,6 +426,19 @@ def test_signal_ends_it_while_it_loads(project: Project, mode: str, number: sign
         assert "Traceback" not in serving.output
 
 
+def test_reloader_of_another_program_is_not_taken_for_its_own(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WERKZEUG_RUN_MAIN", "true")
+    with project.serve() as serving:
+        assert echo(serving) == b"first"
+
+        project.edit("first", "second")
+
+        serving.wait_for("^Reloaded server:app$")
+        assert echo(serving) == b"second"
+
+
 def test_requests_are_logged(project: Project) -> None:
     with project.serve("--no-reload") as serving:
         assert echo(serving) == b"first"
