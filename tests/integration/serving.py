@@ -110,6 +110,11 @@ class Serving:
         assert port is not None
         return port
 
+    @property
+    def pid(self) -> int:
+        """The id of the first process."""
+        return self._process.pid
+
     def connect(self) -> Connection:
         return Connection(self.port)
 

@@ -273,14 +273,15 @@ def test_module_is_imported_once(project: Project) -> None:
         assert serving.output.splitlines().count("imported") == 1
 
 
-def test_without_reload_an_edit_changes_nothing(project: Project) -> None:
-    with project.serve("--no-reload") as serving:
-        assert echo(serving) == b"first"
-        project.edit("first", "second")
-        serving.interrupt()
+@pytest.mark.parametrize(("mode", "is_one_process"), [("--no-reload", True), ("--reload", False)])
+def test_process_of_its_own_serves_where_it_is_to_be_reloaded(
+    project: Project, mode: str, is_one_process: bool
+) -> None:
+    project.file.write_text(f"{_ECHO}import os\nprint('served by', os.getpid(), flush=True)\n")
+    with project.serve(mode) as serving:
+        served_by = int(serving.wait_for("^served by ([0-9]+)$")[1])
 
-        assert serving.wait_for_end() == 0
-        assert "Detected" not in serving.output
+        assert (served_by == serving.pid) == is_one_process
 
 
 # What ends it at once
