@@ -100,8 +100,11 @@ def test_service_without_methods() -> None:
     assert describe(application_of(), URL) == f"\n{SERVICE} at {HOME}\n"
 
 
-def test_application_that_is_no_service() -> None:
-    assert describe(site, URL) == ""
+def test_application_in_which_no_service_is_found() -> None:
+    text = describe(site, URL)
+
+    assert text.startswith("\nNo services are found in it.")
+    assert "named with ()" in text
 
 
 # Commands

@@ -24,6 +24,12 @@ _GET_MAX_CHARACTERS = 200
 """Up to which size an example is shown as a GET, too: its URL is three times as long at worst."""
 
 
+_NONE_FOUND = """\
+No services are found in it. Within middleware that is not known here, they are served all the same.
+A function that makes the application is named with (): module:name()
+"""
+
+
 class MountedService(NamedTuple):
     """A service, and where it is."""
 
@@ -81,11 +87,14 @@ def _find_views(site: Any, prefix: str) -> Iterator[MountedService]:
 def describe(application: WSGIApplication, url: str) -> str:
     """Return the services of an application, their methods, and a curl line for each unary one, as text.
 
+    Where none are found, it says so.
+
     Args:
         application: What is served.
         url: Where, without a slash at its end: ``http://localhost:8000``.
     """
-    return "".join(f"\n{_describe_service(service, url)}" for service in find_services(application))
+    described = "".join(f"\n{_describe_service(service, url)}" for service in find_services(application))
+    return described or f"\n{_NONE_FOUND}"
 
 
 def _describe_service(service: MountedService, url: str) -> str:
