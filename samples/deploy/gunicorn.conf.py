@@ -64,8 +64,10 @@ graceful_timeout = 30
 # worker's main thread gives the signs, however long the calls are.
 timeout = 30
 
-# Where the signs of life are written: in memory. On a disk that is slow they may come too late.
-worker_tmp_dir = "/dev/shm"
+# Where the signs of life are written: in memory, if the system has such a place. On a disk that is slow they
+# may come too late.
+if os.path.isdir("/dev/shm"):
+    worker_tmp_dir = "/dev/shm"
 
 # Do not set `max_requests`: a worker that has had so many is replaced, and streams that are open at that time
 # have no more than graceful_timeout to end.
