@@ -204,6 +204,15 @@ class Proxy(Server):
     def await_host(self, host: Host) -> None:
         """Wait, while there are calls, until the proxy knows that a host is there again."""
 
+    def stop(self) -> str:
+        """End the program, and return all that it has logged."""
+        self.send_signal(signal.SIGTERM)
+        assert self.wait_for_end() == 0
+        return self._logs()
+
+    def _logs(self) -> str:
+        return self.output()
+
     def _command_to_check(self) -> list[str]:
         raise NotImplementedError
 
@@ -242,6 +251,7 @@ class Nginx(Proxy):
             "/etc/nginx/tls/server-key.pem": str(certificates.server),
             "/etc/nginx/tls/ca.pem": str(certificates.authority),
             "/var/log/nginx/greet.log": str(directory / "nginx" / "access.log"),
+            "/var/log/nginx/greet-error.log": str(directory / "nginx" / "error.log"),
         }
         super().__init__(directory, "nginx.conf", replacements)
         self._main = self.directory / "main.conf"
@@ -249,6 +259,10 @@ class Nginx(Proxy):
         with self._port.listen() as listener:
             # The variable by which nginx hands its sockets over to a newer version of itself.
             self._start(self._command(), listener, NGINX=f"{listener.fileno()};")
+
+    def _logs(self) -> str:
+        files = (self.directory / name for name in ("access.log", "error.log"))
+        return "".join([self.output(), *(file.read_text(errors="replace") for file in files)])
 
     def _command(self) -> list[str]:
         return ["nginx", "-c", str(self._main), "-e", "stderr"]

@@ -121,6 +121,28 @@ def test_no_get_is_lost_when_host_is_killed(own_deployment: Deployment) -> None:
     assert load.calls_that_came_twice() == []
 
 
+def test_no_message_is_logged_when_host_is_killed(own_deployment: Deployment) -> None:
+    kill_first_host_and_call(own_deployment)
+    logged = own_deployment.proxy.stop()
+    assert logged.count("/EchoSafely") >= 4
+    assert "message=" not in logged
+
+
+def test_log_of_nginx_says_which_host_has_failed(tmp_path: Path, certificates: Certificates) -> None:
+    with closing(Deployment(tmp_path, certificates, Nginx)) as deployment:
+        first, second = deployment.hosts
+        kill_first_host_and_call(deployment)
+        assert f"from 127.0.0.1:{first.port}, 127.0.0.1:{second.port}: 502, 200" in deployment.proxy.stop()
+
+
+def kill_first_host_and_call(deployment: Deployment) -> None:
+    """Make calls by GET one after the other, for which nginx chooses the hosts in turn."""
+    deployment.hosts[0].kill()
+    with deployment.client() as client:
+        for _ in range(4):
+            assert client.echo_safely(EchoRequest(payload=b"x"), use_get=True).payload == b"x"
+
+
 def test_no_get_is_lost_when_hosts_are_killed_in_turn(own_deployment: Deployment) -> None:
     first, second = own_deployment.hosts
     with Load(own_deployment) as load:
