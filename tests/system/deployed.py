@@ -1,7 +1,7 @@
 """The service behind the proxies in `test_deployment`: that of the integration tests, telling what it gets.
 
 For each call that has a name, a line goes to the file that RECORD names in the environment: the call's name,
-the connection that it came by, and the subject of the client's certificate.
+the connection that it came by, for whom it was forwarded, and the subject of the client's certificate.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class RecordingEcho(Echo):
     def _write(self, ctx: RequestContext) -> None:
         headers = ctx.request_headers()
         if "call" in headers:
-            line = f"{headers['call']} {ctx.peer()} {headers.get('x-client-subject', '')}\n"
+            client = headers.get("x-forwarded-for", "").replace(" ", "")
+            line = f"{headers['call']} {ctx.peer()} {client} {headers.get('x-client-subject', '')}\n"
             os.write(self._record, line.encode())
 
 

@@ -164,7 +164,7 @@ class Host(Server):
 
     def calls(self) -> list[Arrival]:
         """Return the calls that have come here, and have a name."""
-        return [Arrival(*line.split(" ", 2)) for line in self._record.read_text().splitlines()]
+        return [Arrival(*line.split(" ", 3)) for line in self._record.read_text().splitlines()]
 
 
 class Arrival(NamedTuple):
@@ -173,6 +173,8 @@ class Arrival(NamedTuple):
     name: str
     connection: str
     """The other end of the connection that it came by."""
+    forwarded_for: str
+    """The client's address, as the proxy told."""
     subject: str
     """The subject of the client's certificate, as the proxy told."""
 

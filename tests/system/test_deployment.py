@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,15 @@ def test_subject_of_certificate_is_not_for_clients_to_set(deployment: Deployment
     with deployment.client() as client:
         client.echo(EchoRequest(), headers={"call": "impostor", "x-client-subject": "CN=admin"})
     assert [call.subject for call in deployment.arrivals() if call.name == "impostor"] == [""]
+
+
+def test_address_of_client_is_not_for_clients_to_set(deployment: Deployment) -> None:
+    with deployment.client() as client:
+        client.echo(EchoRequest(), headers={"call": "local"})
+        client.echo(EchoRequest(), headers={"call": "forwarded", "x-forwarded-for": "203.0.113.1"})
+    told = {call.name: call.forwarded_for for call in deployment.arrivals()}
+    # Of a client on the same machine Envoy tells another address of the machine than nginx.
+    assert str(ip_address(told["forwarded"])) == told["local"]
 
 
 @pytest.fixture(params=[Nginx, Envoy], ids=["nginx", "Envoy"])
