@@ -264,6 +264,16 @@ def test_no_get_is_lost_when_host_hangs(impatient_deployment: Deployment) -> Non
     assert {f"after-{number}" for number in range(20)} <= {call.name for call in second.calls()}
 
 
+def test_get_that_is_slow_is_made_three_times(impatient_deployment: Deployment) -> None:
+    slow = {"call": "slow", "wait-until-inactive": "yes"}
+    with impatient_deployment.client() as client:
+        with pytest.raises(ConnectError) as raised:
+            client.echo_safely(EchoRequest(), headers=slow, use_get=True)
+        assert raised.value.code is Code.UNAVAILABLE
+        assert client.echo(EchoRequest(payload=b"x")).payload == b"x"
+    assert [call.name for call in impatient_deployment.arrivals()] == ["slow"] * 3
+
+
 # It installs packages from PyPI twice.
 @pytest.mark.timeout(600)
 def test_image_serves_the_sample(tmp_path: Path) -> None:
