@@ -6,6 +6,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 from google.protobuf import json_format
@@ -16,8 +17,7 @@ from connect_sync.errors import MalformedError
 Encoder: TypeAlias = Callable[[Any], bytes]
 """Serializes messages of one class.
 
-It raises TypeError for anything else, which the other side would parse as that class; and ValueError for a
-message that cannot be serialized, a required field being absent, say.
+It raises ValueError for a message that cannot be serialized, a required field being absent, say.
 """
 
 Decoder: TypeAlias = Callable[[bytes], Any]
@@ -32,7 +32,10 @@ class Codec(ABC):
 
     @abstractmethod
     def encoder(self, message_class: type[Message], *, deterministic: bool = False) -> Encoder:
-        """Return what serializes messages; if ``deterministic``, equal ones into equal bytes."""
+        """Return what serializes messages; if ``deterministic``, equal ones into equal bytes.
+
+        Whether what it is given is a ``message_class`` is for `check_type` to see, or for `checked`.
+        """
 
     @abstractmethod
     def decoder(self, message_class: type[Message]) -> Decoder:
@@ -46,19 +49,8 @@ class ProtoCodec(Codec):
 
     def encoder(self, message_class: type[Message], *, deterministic: bool = False) -> Encoder:
         """Return what serializes messages."""
-
-        def encode(message: Any) -> bytes:
-            if message.__class__ is not message_class:
-                _check_type(message, message_class)
-            data: bytes = message.SerializeToString()
-            return data
-
-        def encode_deterministically(message: Any) -> bytes:
-            _check_type(message, message_class)
-            data: bytes = message.SerializeToString(deterministic=True)
-            return data
-
-        return encode_deterministically if deterministic else encode
+        serialize = message_class.SerializeToString
+        return partial(serialize, deterministic=True) if deterministic else serialize
 
     def decoder(self, message_class: type[Message]) -> Decoder:
         """Return what parses messages."""
@@ -83,7 +75,6 @@ class JsonCodec(Codec):
         """Return what serializes messages. An Any of an unknown type cannot be."""
 
         def encode(message: Any) -> bytes:
-            _check_type(message, message_class)
             value = json_format.MessageToDict(message)
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=deterministic)
             return text.encode()
@@ -112,14 +103,29 @@ class JsonCodec(Codec):
         return decode
 
 
-def _check_type(message: object, message_class: type[Message]) -> None:
-    """Raise TypeError for anything but a message of the type of ``message_class``."""
+def check_type(message: object, message_class: type[Message]) -> None:
+    """Do nothing for a message of the type of ``message_class``.
+
+    Raises:
+        TypeError: It is anything else, which the other side would parse as that type.
+    """
     if message.__class__ is message_class:
         return
     full_name = message_class.DESCRIPTOR.full_name
     # The same type may come from another pool of descriptors.
     if not isinstance(message, Message) or message.DESCRIPTOR.full_name != full_name:
         raise TypeError(f"a {type(message).__name__} stands where a {full_name} belongs")
+
+
+def checked(encode: Encoder, message_class: type[Message]) -> Encoder:
+    """Return ``encode`` with `check_type` before it."""
+
+    def encode_checked(message: Any) -> bytes:
+        if message.__class__ is not message_class:
+            check_type(message, message_class)
+        return encode(message)
+
+    return encode_checked
 
 
 class _InvalidJsonError(ValueError):

@@ -19,7 +19,8 @@ from connect_sync.errors import ConnectError, MalformedError, TooLargeError
 from connect_sync.http import READ_SIZE, Body
 
 _PREFIX = Struct(">BI")
-_pack_prefix = _PREFIX.pack
+pack_prefix = _PREFIX.pack
+"""Returns what stands before a payload, of the flags and the length."""
 _unpack_prefix = _PREFIX.unpack_from
 PREFIX_SIZE = _PREFIX.size
 """Bytes before the payload: flags and length, 5 in all."""
@@ -44,7 +45,7 @@ def check_compress_min_bytes(compress_min_bytes: int) -> int:
 
 def wrap(payload: bytes, flags: int = 0, end: bytes = b"") -> bytes:
     """Put a payload into an envelope; ``end`` is what follows in the same piece."""
-    prefix = _pack_prefix(flags, len(payload))
+    prefix = pack_prefix(flags, len(payload))
     return b"".join((prefix, payload, end)) if end else prefix + payload
 
 
@@ -58,8 +59,6 @@ def compress_message(data: bytes, compression: Compression | None, min_bytes: in
 
 def wrap_message(data: bytes, compression: Compression | None, min_bytes: int) -> bytes:
     """Put a serialized message into an envelope, compressed from ``min_bytes`` bytes on."""
-    if compression is None:
-        return _pack_prefix(0, len(data)) + data
     return wrap(*compress_message(data, compression, min_bytes))
 
 

@@ -15,7 +15,7 @@ from connect_sync.client.metadata import collect
 from connect_sync.client.stream import ResponseStream
 from connect_sync.client.transport import Transport, Urllib3Transport
 from connect_sync.code import Code
-from connect_sync.codec import JSON, PROTO, Codec, Decoder, Encoder
+from connect_sync.codec import JSON, PROTO, Codec, Decoder, Encoder, checked
 from connect_sync.compression import (
     DEFAULT_COMPRESSIONS,
     IDENTITY,
@@ -87,9 +87,11 @@ class _Endpoint:
     def __init__(self, method: Method[Any, Any], codec: Codec) -> None:
         self.method = method
         self.path = method.path
-        self.encode: Encoder = codec.encoder(method.input)
+        self.encode: Encoder = checked(codec.encoder(method.input), method.input)
         # Equal messages have to make equal URLs, or no cache would find them.
-        self.encode_deterministically: Encoder = codec.encoder(method.input, deterministic=True)
+        self.encode_deterministically: Encoder = checked(
+            codec.encoder(method.input, deterministic=True), method.input
+        )
         self.decode: Decoder = codec.decoder(method.output)
 
 

@@ -12,11 +12,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from connect_sync.code import Code
-from connect_sync.codec import Codec
+from connect_sync.codec import Codec, check_type
 from connect_sync.compression import IDENTITY, Compression
 from connect_sync.context import RequestContext
 from connect_sync.deadline import Deadline
-from connect_sync.envelope import compress_message, open_payload, read_envelopes, wrap, wrap_message
+from connect_sync.envelope import (
+    compress_message,
+    open_payload,
+    pack_prefix,
+    read_envelopes,
+    wrap,
+    wrap_message,
+)
 from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
 from connect_sync.http import Body, Fields, Request, Response, as_body, close_iterator
@@ -39,6 +46,7 @@ class StreamHandler:
         self._protocol = protocol
         self._decode = codec.decoder(method.input)
         self._encode = codec.encoder(method.output)
+        self._message_class = method.output
         self._fields: Fields = (("content-type", content_type),)
         # A bidirectional method is refused when it is called, with nothing of its body read.
         self._takes_stream = method.kind in (StreamKind.CLIENT_STREAM, StreamKind.BIDI_STREAM)
@@ -102,6 +110,7 @@ class StreamHandler:
             message = self._call(requests if self._takes_stream else _only(requests), ctx)
             if deadline is not None:
                 deadline.check()
+            check_type(message, self._message_class)
             payload = compress_message(self._encode(message), accepted, endpoint.compress_min_bytes)
         except Exception as raised:
             error = endpoint.to_connect_error(raised)
@@ -120,6 +129,7 @@ class StreamHandler:
         """Yield one empty chunk when the leading metadata is complete, then the envelopes."""
         endpoint = self._endpoint
         encode = self._encode
+        message_class = self._message_class
         compress_min_bytes = endpoint.compress_min_bytes
         is_started = is_abandoned = False
         responses: Any = None
@@ -130,7 +140,13 @@ class StreamHandler:
                 for message in responses:
                     if deadline is not None:
                         deadline.check()
-                    chunk = wrap_message(encode(message), accepted, compress_min_bytes)
+                    if message.__class__ is not message_class:
+                        check_type(message, message_class)
+                    data = encode(message)
+                    if accepted is None:
+                        chunk = pack_prefix(0, len(data)) + data
+                    else:
+                        chunk = wrap_message(data, accepted, compress_min_bytes)
                     if not is_started:
                         is_started = True
                         yield b""

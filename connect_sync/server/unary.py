@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from connect_sync.code import Code
-from connect_sync.codec import Codec
+from connect_sync.codec import Codec, checked
 from connect_sync.context import RequestContext
 from connect_sync.errors import ConnectError, TooLargeError
 from connect_sync.headers import Headers
@@ -24,7 +24,7 @@ class UnaryHandler:
         self._compressions = endpoint.compressions
         self._read_max_bytes = endpoint.read_max_bytes
         self._decode = codec.decoder(method.input)
-        self._encode = codec.encoder(method.output)
+        self._encode = checked(codec.encoder(method.output), method.output)
         self.content_type: str = connect.UNARY.content_types(codec)[0]
         self._fields: Fields = (("content-type", self.content_type),)
 
