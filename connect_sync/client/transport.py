@@ -495,7 +495,8 @@ class _ResponseBody(Body):
         if self._exchange is None:
             return b""
         try:
-            data = self._response.read1(size)
+            # What has arrived, whatever was asked for: of a stream that may be many messages.
+            data = self._response.read1(max(size, READ_SIZE))
             if self._response.chunked and (self._response.chunk_left or 0) < 0:
                 # `http.client` reads on at a negative size, which RFC 9112, section 7.1 knows nothing of.
                 raise HTTPException("a chunk has a negative size")
