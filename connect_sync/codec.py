@@ -109,7 +109,7 @@ def check_type(message: object, message_class: type[Message]) -> None:
     Raises:
         TypeError: It is anything else, which the other side would parse as that type.
     """
-    if message.__class__ is message_class:
+    if type(message) is message_class:
         return
     full_name = message_class.DESCRIPTOR.full_name
     # The same type may come from another pool of descriptors.
@@ -121,7 +121,7 @@ def checked(encode: Encoder, message_class: type[Message]) -> Encoder:
     """Return ``encode`` with `check_type` before it."""
 
     def encode_checked(message: Any) -> bytes:
-        if message.__class__ is not message_class:
+        if type(message) is not message_class:
             check_type(message, message_class)
         return encode(message)
 

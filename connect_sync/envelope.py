@@ -10,7 +10,7 @@ and it must never ask for a byte more than the envelope it is in while another o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 
 from connect_sync.code import Code
@@ -19,7 +19,7 @@ from connect_sync.errors import ConnectError, MalformedError, TooLargeError
 from connect_sync.http import READ_SIZE, Body
 
 _PREFIX = Struct(">BI")
-pack_prefix = _PREFIX.pack
+pack_prefix: Callable[[int, int], bytes] = _PREFIX.pack
 """Returns what stands before a payload, of the flags and the length."""
 _unpack_prefix = _PREFIX.unpack_from
 PREFIX_SIZE = _PREFIX.size

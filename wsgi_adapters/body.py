@@ -235,7 +235,8 @@ class LengthBody(ServerBody):
         read1: Callable[[int], bytes] | None = getattr(stream, "read1", None)
         self._read = read1 or stream.read
         self._is_exact = read1 is None
-        self._remaining = self.length = length
+        self._remaining = length
+        self.length: int | None = length
         if not length:
             self.is_read = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from http.client import responses
 
 from connect_sync.code import Code
@@ -156,6 +157,11 @@ class EndEnvelopeProtocol(EnvelopedProtocol):
     end_flag: int
     """The flag of the envelope that ends a response."""
 
+    @cached_property
+    def _success(self) -> bytes:
+        """The end of most responses."""
+        return wrap(self.encode_end(None, None), self.end_flag)
+
     @abstractmethod
     def encode_end(self, error: ConnectError | None, metadata: Headers | None) -> bytes:
         """Write the payload that ends a response: its error, if any, and its trailing metadata."""
@@ -172,6 +178,8 @@ class EndEnvelopeProtocol(EnvelopedProtocol):
         self, error: ConnectError | None, metadata: Headers | None, trailers: Headers | None
     ) -> bytes:
         """Return the envelope that ends a response."""
+        if error is None and not metadata:
+            return self._success
         return wrap(self.encode_end(error, metadata), self.end_flag)
 
 

@@ -140,7 +140,7 @@ class StreamHandler:
                 for message in responses:
                     if deadline is not None:
                         deadline.check()
-                    if message.__class__ is not message_class:
+                    if type(message) is not message_class:
                         check_type(message, message_class)
                     data = encode(message)
                     if accepted is None:
