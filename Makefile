@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --numprocesses=4 --dist=loadfile
 
 # Each of these directories holds proto/ and, once generated, gen/.
-PROTO_ROOTS := $(patsubst %/proto,%,$(wildcard tests/proto samples/*/proto))
+PROTO_ROOTS := $(patsubst %/proto,%,$(wildcard tests/proto tests/benchmarks/proto samples/*/proto))
 GENERATED := $(PROTO_ROOTS:%=%/gen/.ready)
 GENERATOR := $(shell find connect_sync/codegen -name '*.py' 2>/dev/null)
 
@@ -63,10 +63,10 @@ test-system: $(GENERATED) $(READY) ## Run the tests with clients and servers of 
 	$(PYTEST) tests/system $(ARGS)
 
 bench: $(GENERATED) $(READY) ## Run the benchmarks
-	PYTHONPATH=$(CURDIR)/tests/gen $(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks
 
 clean: ## Remove environments, generated code, builds and caches
-	rm -rf .venv .venvs tests/gen tests/conformance/gen samples/*/gen build dist *.egg-info
+	rm -rf .venv .venvs tests/gen tests/benchmarks/gen tests/conformance/gen samples/*/gen build dist *.egg-info
 	rm -rf tests/system/node/gen tests/system/node/node_modules tests/system/go/gen
 	rm -rf samples/notes/instance samples/users/users.sqlite3*
 	rm -rf .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,12 @@
-"""Benchmarks: what the library costs, as ratios to the least that the same work can cost.
+"""Benchmarks: what the library costs, as ratios to the least that the same work can cost, and to its peers.
 
-Each module runs alone (``python -m tests.benchmarks.server_unary``), and all by ``make bench``.
+Each module but those that others use runs alone (``python -m tests.benchmarks.in_process``), and all of them
+by ``make bench``. None of them is a test: their numbers are those of the machine and the day, their ratios
+less so.
 """
+
+import sys
+from pathlib import Path
+
+# The code that `make` has generated of proto/.
+sys.path.insert(0, str(Path(__file__).parent / "gen"))

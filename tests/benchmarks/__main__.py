@@ -1,6 +1,7 @@
 """Runs every benchmark."""
 
-from tests.benchmarks import client, server
+from tests.benchmarks import client, in_process
 
-server.main()
-client.main()
+if __name__ == "__main__":
+    in_process.main()
+    client.main()

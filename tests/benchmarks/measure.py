@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from time import perf_counter
+from typing import NamedTuple
 
 Clock = Callable[[], float]
+Values = Sequence[float]
 
 
 def interleaved(
-    cases: Mapping[str, Callable[[], object]], *, calls: int, rounds: int = 15, clock: Clock = perf_counter
+    cases: Mapping[str, Callable[[], object]], *, calls: int, rounds: int = 21, clock: Clock = perf_counter
 ) -> dict[str, list[float]]:
     """Return, for each case, the microseconds a call that each round took.
 
@@ -19,6 +22,7 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in cases}
     for case in cases.values():
         case()
+    gc.collect()
     for _ in range(rounds):
         for name, case in cases.items():
             start = clock()
@@ -28,12 +32,35 @@ def interleaved(
     return times
 
 
-def print_table(title: str, unit: str, times: Mapping[str, list[float]], *, floor: str) -> None:
-    """Print the median and the spread of each case, and how it compares with ``floor``."""
+class Row(NamedTuple):
+    """A line of a table: what was measured, and what it is compared with."""
+
+    name: str
+    values: Values
+    floor: Values | None = None
+    """Those of the least that the same work can cost; None for such a least itself."""
+
+
+def print_table(title: str, unit: str, rows: Sequence[Row], *, is_rate: bool = False) -> None:
+    """Print the median and the spread of each row, and how it compares with its floor.
+
+    Of a rate, more is better: it is shown as a share of the floor's.
+    """
+    width = max(34, *(len(row.name) + 2 for row in rows))
+    difference = "" if is_rate else "more"
     print(f"\n{title}")
-    print(f"{'':34}{unit + ', median':>18}{'spread':>18}{'more':>10}{'ratio':>8}")
-    base = median(times[floor])
-    for name, values in times.items():
-        middle = median(values)
-        spread = f"{min(values):.1f} to {max(values):.1f}"
-        print(f"{name:34}{middle:18.2f}{spread:>18}{middle - base:10.2f}{middle / base:8.2f}")
+    print(f"{'':{width}}{unit + ', median':>18}{'spread':>20}{difference:>10}{'ratio':>8}")
+    for row in rows:
+        middle = median(row.values)
+        spread = f"{_number(min(row.values))} to {_number(max(row.values))}"
+        line = f"{row.name:{width}}{_number(middle):>18}{spread:>20}"
+        if row.floor is not None:
+            base = median(row.floor)
+            more = "" if is_rate else _number(middle - base)
+            line += f"{more:>10}{middle / base:8.2f}"
+        print(line)
+
+
+def _number(value: float) -> str:
+    """Write a number with three digits that count."""
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
