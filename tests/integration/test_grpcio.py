@@ -1,6 +1,6 @@
 """grpcio's client with gunicorn over HTTP/2.
 
-gunicorn serves the calls of one connection one after the other, so each test has a channel of its own.
+gunicorn serves the calls of one connection one after the other, so each test has channels of its own.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def interop_server(
     server = Http2Gunicorn(
         tmp_path_factory.mktemp("grpcio") / "gunicorn.log",
         worker,
+        *("--threads", "4"),
         application="tests.interop.service:application",
         certificates=certificates if is_tls else None,
     )
@@ -39,8 +40,7 @@ def interop_server(
 
 @pytest.mark.parametrize("scenario", grpcio_calls.SCENARIOS)
 def test_scenario(interop_server: Gunicorn, certificates: Certificates, scenario: str) -> None:
-    with connect(interop_server, certificates) as calls:
-        grpcio_calls.check(calls, scenario)
+    grpcio_calls.check(lambda: connect(interop_server, certificates), scenario)
     print(interop_server.new_output())
 
 

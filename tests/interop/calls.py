@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
+import pytest
 from interop.v1.interop_connect import InteropServiceClient
 from interop.v1.interop_pb2 import (
     Failure,
@@ -14,9 +18,17 @@ from interop.v1.interop_pb2 import (
     InteropRequest,
     InteropResponse,
     OutcomeRequest,
+    StartedRequest,
 )
 
-from connect_sync import ConnectError, Headers, Protocol, ResponseMetadata, ResponseStream
+from connect_sync import (
+    Cancellation,
+    ConnectError,
+    Headers,
+    Protocol,
+    ResponseMetadata,
+    ResponseStream,
+)
 from tests.interop.scenarios import EXPECTED, Variant
 
 _Result = dict[str, Any]
@@ -102,16 +114,65 @@ def _timeout_arrives(client: InteropServiceClient) -> _Result:
     return {"timeout_arrived": 0 < timeout_ms <= _LONG_MS}
 
 
+def _client_stream_timeout(client: InteropServiceClient) -> _Result:
+    return {"code": _fail(lambda: client.client_stream(_endless(), timeout_ms=500))["code"]}
+
+
 def _server_stream_timeout(client: InteropServiceClient) -> _Result:
     result = _read(client.server_stream(InteropRequest(count=2, wait=True), timeout_ms=500))
     return {"numbers": result["numbers"], "code": result["code"]}
 
 
 def _cancel(client: InteropServiceClient) -> _Result:
+    result = _cancel_by_leaving_block(client)
+    assert _cancel_by_handle(client) == result
+    return result
+
+
+def _cancel_by_leaving_block(client: InteropServiceClient) -> _Result:
     key = str(uuid.uuid4())
     with client.server_stream(InteropRequest(count=-1, key=key)) as responses:
         numbers = [response.number for response in islice(responses, 3)]
-    return {"numbers": numbers, "outcome": client.outcome(OutcomeRequest(key=key)).outcome}
+    return {"numbers": numbers, "outcome": _outcome(client, key)}
+
+
+def _cancel_by_handle(client: InteropServiceClient) -> _Result:
+    key = str(uuid.uuid4())
+    cancellation = Cancellation()
+    with client.server_stream(InteropRequest(count=-1, key=key), cancellation=cancellation) as responses:
+        numbers = [response.number for response in islice(responses, 3)]
+        with _concurrently(cancellation.cancel):
+            assert _read(responses)["code"] == "canceled"
+    return {"numbers": numbers, "outcome": _outcome(client, key)}
+
+
+def _unary_cancel(client: InteropServiceClient) -> _Result:
+    return _cancel_started(
+        client,
+        lambda key, cancellation: client.unary(InteropRequest(wait=True, key=key), cancellation=cancellation),
+    )
+
+
+def _client_stream_cancel(client: InteropServiceClient) -> _Result:
+    result = _cancel_started(
+        client,
+        lambda key, cancellation: client.client_stream(_endless(key), cancellation=cancellation),
+    )
+    assert _break_off_client_stream(client) == result
+    return result
+
+
+def _break_off_client_stream(client: InteropServiceClient) -> _Result:
+    key = str(uuid.uuid4())
+
+    def requests() -> Iterator[InteropRequest]:
+        yield InteropRequest(key=key)
+        client.started(StartedRequest(key=key))
+        raise _NoMoreRequestsError
+
+    with pytest.raises(_NoMoreRequestsError):
+        client.client_stream(requests())
+    return {"outcome": _outcome(client, key)}
 
 
 def _compressed(client: InteropServiceClient) -> _Result:
@@ -133,10 +194,55 @@ _SCENARIOS: dict[str, Callable[[InteropServiceClient], _Result]] = {
     "server_stream_metadata": _server_stream_metadata,
     "unary_timeout": _unary_timeout,
     "timeout_arrives": _timeout_arrives,
+    "client_stream_timeout": _client_stream_timeout,
     "server_stream_timeout": _server_stream_timeout,
     "cancel": _cancel,
+    "unary_cancel": _unary_cancel,
+    "client_stream_cancel": _client_stream_cancel,
     "compressed": _compressed,
 }
+
+
+def _endless(key: str = "") -> Iterator[InteropRequest]:
+    """Yield requests for as long as they are wanted."""
+    while True:
+        yield InteropRequest(key=key)
+        time.sleep(0.001)
+
+
+class _NoMoreRequestsError(Exception):
+    """What the iterable of a client stream raises."""
+
+
+def _cancel_started(client: InteropServiceClient, call: Callable[[str, Cancellation], object]) -> _Result:
+    """Cancel a call from another thread, when its handler has got the key."""
+    key = str(uuid.uuid4())
+    cancellation = Cancellation()
+
+    def cancel() -> None:
+        try:
+            client.started(StartedRequest(key=key))
+        finally:
+            cancellation.cancel()
+
+    with _concurrently(cancel):
+        assert _fail(lambda: call(key, cancellation))["code"] == "canceled"
+    return {"outcome": _outcome(client, key)}
+
+
+@contextmanager
+def _concurrently(function: Callable[[], object]) -> Iterator[None]:
+    """Call a function in another thread while the block runs."""
+    thread = threading.Thread(target=function)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _outcome(client: InteropServiceClient, key: str) -> str:
+    return client.outcome(OutcomeRequest(key=key)).outcome
 
 
 def _read(responses: ResponseStream[InteropResponse]) -> _Result:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from connectrpc.code import Code
@@ -21,6 +21,8 @@ from interop.v1.interop_pb import (  # type: ignore[import-not-found]
     InteropResponse,
     OutcomeRequest,
     OutcomeResponse,
+    StartedRequest,
+    StartedResponse,
 )
 
 _Context = RequestContext[Any, Any]
@@ -31,13 +33,15 @@ _PATIENCE = 10.0
 
 class Interop:
     def __init__(self) -> None:
+        self._started: set[str] = set()
         self._outcomes: dict[str, str] = {}
         self._changed = asyncio.Condition()
 
     async def unary(self, request: InteropRequest, ctx: _Context) -> InteropResponse:
         _echo_metadata(ctx)
-        await _wait_as_asked(request)
-        _fail_as_asked(request)
+        async with self._outcome_of(request.key):
+            await _wait_as_asked(request)
+            _fail_as_asked(request)
         return InteropResponse(text=request.text, timeout_ms=_timeout_ms(ctx))
 
     async def unary_safely(self, request: InteropRequest, ctx: _Context) -> InteropResponse:
@@ -47,16 +51,19 @@ class Interop:
 
     async def client_stream(self, request: AsyncIterator[InteropRequest], ctx: _Context) -> InteropResponse:
         _echo_metadata(ctx)
-        texts = []
-        async for message in request:
-            await _wait_as_asked(message)
-            _fail_as_asked(message)
-            texts.append(message.text)
+        texts: list[str] = []
+        async with AsyncExitStack() as stack:
+            async for message in request:
+                if not texts:
+                    await stack.enter_async_context(self._outcome_of(message.key))
+                await _wait_as_asked(message)
+                _fail_as_asked(message)
+                texts.append(message.text)
         return InteropResponse(text=",".join(texts), number=len(texts), timeout_ms=_timeout_ms(ctx))
 
     async def server_stream(self, request: InteropRequest, ctx: _Context) -> AsyncIterator[InteropResponse]:
         _echo_metadata(ctx)
-        async with self._outcome_of(request.key):
+        async with self._outcome_of(request.key, "closed"):
             number = 0
             while number != request.count:
                 yield InteropResponse(text=request.text, number=number, timeout_ms=_timeout_ms(ctx))
@@ -72,6 +79,13 @@ class Interop:
         async for message in request:
             yield InteropResponse(text=message.text)
 
+    async def started(self, request: StartedRequest, ctx: _Context) -> StartedResponse:
+        async with self._changed:
+            await asyncio.wait_for(
+                self._changed.wait_for(lambda: request.key in self._started), timeout=_PATIENCE
+            )
+        return StartedResponse()
+
     async def outcome(self, request: OutcomeRequest, ctx: _Context) -> OutcomeResponse:
         async with self._changed:
             await asyncio.wait_for(
@@ -80,7 +94,11 @@ class Interop:
         return OutcomeResponse(outcome=self._outcomes[request.key])
 
     @asynccontextmanager
-    async def _outcome_of(self, key: str) -> AsyncIterator[None]:
+    async def _outcome_of(self, key: str, when_left: str = "canceled") -> AsyncIterator[None]:
+        """Tell how a block ends; ``when_left``: by a client that left."""
+        self._started.add(key)
+        async with self._changed:
+            self._changed.notify_all()
         outcome = "finished"
         try:
             yield
@@ -88,7 +106,7 @@ class Interop:
             outcome = error.code.value
             raise
         except (GeneratorExit, asyncio.CancelledError):
-            outcome = "closed"
+            outcome = when_left
             raise
         finally:
             self._outcomes[key] = outcome

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import queue
+import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -18,6 +19,8 @@ from interop.v1.interop_pb2 import (
     InteropResponse,
     OutcomeRequest,
     OutcomeResponse,
+    StartedRequest,
+    StartedResponse,
 )
 
 from tests.integration.channel import Channel
@@ -46,9 +49,17 @@ def connect(address: str, authority: bytes | None = None, name: str | None = Non
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority), options)
 
 
-def check(channel: grpc.Channel, scenario: str) -> None:
-    """Go through a scenario, and compare what comes of it with what should."""
-    assert _SCENARIOS[scenario](channel) == EXPECTED[scenario]
+def check(connect: Callable[[], grpc.Channel], scenario: str) -> None:
+    """Go through a scenario, and compare what comes of it with what should.
+
+    ``connect`` makes a channel with a connection of its own.
+    """
+    with connect() as channel, connect() as observer:
+        if scenario in _OBSERVED:
+            result = _OBSERVED[scenario](channel, observer)
+        else:
+            result = _SCENARIOS[scenario](channel)
+    assert result == EXPECTED[scenario]
 
 
 def send_one_by_one(channel: grpc.Channel, events: Channel) -> None:
@@ -144,6 +155,10 @@ def _timeout_arrives(channel: grpc.Channel) -> _Result:
     return {"timeout_arrived": 0 < timeout_ms <= 60_000}
 
 
+def _client_stream_timeout(channel: grpc.Channel) -> _Result:
+    return {"code": _describe(_client_stream_call(channel, _endless(), timeout=0.5))["code"]}
+
+
 def _server_stream_timeout(channel: grpc.Channel) -> _Result:
     result = _read(_server_stream_call(channel, InteropRequest(count=2, wait=True), timeout=0.5))
     return {"numbers": result["numbers"], "code": result["code"]}
@@ -154,10 +169,19 @@ def _cancel(channel: grpc.Channel) -> _Result:
     call = _server_stream_call(channel, InteropRequest(count=-1, key=key))
     numbers = [next(call).number for _ in range(3)]
     call.cancel()
-    outcome = channel.unary_unary(
-        f"{_SERVICE}/Outcome", OutcomeRequest.SerializeToString, OutcomeResponse.FromString
-    )
-    return {"numbers": numbers, "outcome": outcome(OutcomeRequest(key=key)).outcome}
+    return {"numbers": numbers, "outcome": _outcome(channel, key)}
+
+
+def _unary_cancel(channel: grpc.Channel, observer: grpc.Channel) -> _Result:
+    key = str(uuid.uuid4())
+    call = _unary_call(channel, InteropRequest(wait=True, key=key))
+    return {"outcome": _cancel_started(channel, observer, key, call)}
+
+
+def _client_stream_cancel(channel: grpc.Channel, observer: grpc.Channel) -> _Result:
+    key = str(uuid.uuid4())
+    call = _client_stream_call(channel, _endless(key))
+    return {"outcome": _cancel_started(channel, observer, key, call)}
 
 
 def _compressed(channel: grpc.Channel) -> _Result:
@@ -184,10 +208,16 @@ _SCENARIOS: dict[str, Callable[[grpc.Channel], _Result]] = {
     "server_stream_metadata": _server_stream_metadata,
     "unary_timeout": _unary_timeout,
     "timeout_arrives": _timeout_arrives,
+    "client_stream_timeout": _client_stream_timeout,
     "server_stream_timeout": _server_stream_timeout,
     "cancel": _cancel,
     "compressed": _compressed,
     "bidi": _bidi,
+}
+# These have a second channel: gunicorn serves the calls of one connection one after the other.
+_OBSERVED: dict[str, Callable[[grpc.Channel, grpc.Channel], _Result]] = {
+    "unary_cancel": _unary_cancel,
+    "client_stream_cancel": _client_stream_cancel,
 }
 SCENARIOS = list_scenarios("unary_get")  # only Connect has GET
 
@@ -209,6 +239,32 @@ def _server_stream_call(channel: grpc.Channel, request: InteropRequest, **option
 
 def _method(make: Callable[..., Any], name: str) -> Any:
     return make(f"{_SERVICE}/{name}", InteropRequest.SerializeToString, InteropResponse.FromString)
+
+
+def _endless(key: str = "") -> Iterator[InteropRequest]:
+    """Yield requests for as long as they are wanted."""
+    while True:
+        yield InteropRequest(key=key)
+        time.sleep(0.001)
+
+
+def _cancel_started(channel: grpc.Channel, observer: grpc.Channel, key: str, call: Any) -> str:
+    """Cancel a call when its handler has got the key, and return what the service tells of it."""
+    started = observer.unary_unary(
+        f"{_SERVICE}/Started", StartedRequest.SerializeToString, StartedResponse.FromString
+    )
+    started(StartedRequest(key=key))
+    assert call.cancel()
+    assert call.code() is grpc.StatusCode.CANCELLED
+    return _outcome(channel, key)
+
+
+def _outcome(channel: grpc.Channel, key: str) -> str:
+    outcome = channel.unary_unary(
+        f"{_SERVICE}/Outcome", OutcomeRequest.SerializeToString, OutcomeResponse.FromString
+    )
+    response: OutcomeResponse = outcome(OutcomeRequest(key=key))
+    return response.outcome
 
 
 def _read(call: Any) -> _Result:

@@ -71,11 +71,18 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "unary_timeout": {"code": "deadline_exceeded"},
     # Unary with a timeout of 60 s: whether 0 < timeout_ms <= 60000 in the response
     "timeout_arrives": {"timeout_arrived": True},
+    # ClientStream of messages without an end, with a timeout of 500 ms
+    "client_stream_timeout": {"code": "deadline_exceeded"},
     # ServerStream(count=2, wait=true) with a timeout of 500 ms
     "server_stream_timeout": {"numbers": [0, 1], "code": "deadline_exceeded"},
     # ServerStream(count=-1) with a key of its own, given up after three messages; then Outcome of the key.
     # The error that a client may see for its own cancellation does not count.
     "cancel": {"numbers": [0, 1, 2], "outcome": "closed"},
+    # Unary(wait=true) with a key of its own, given up when Started has told of the key; then Outcome of the
+    # key. The client's own error has to be canceled.
+    "unary_cancel": {"outcome": "canceled"},
+    # ClientStream whose first message has a key of its own, given up in the same way before its end
+    "client_stream_cancel": {"outcome": "canceled"},
     # Unary of 20000 times "z", request and response by gzip where the client can: the length of the text
     "compressed": {"size": 20000},
     # BidiStream of one message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from interop.v1.interop_connect import InteropService, InteropServiceWSGIApplication
 from interop.v1.interop_pb2 import (
@@ -14,6 +14,8 @@ from interop.v1.interop_pb2 import (
     InteropResponse,
     OutcomeRequest,
     OutcomeResponse,
+    StartedRequest,
+    StartedResponse,
 )
 
 from connect_sync import Code, ConnectError, RequestContext
@@ -24,6 +26,7 @@ _PATIENCE = 10.0
 
 class Interop(InteropService):
     def __init__(self) -> None:
+        self._started: set[str] = set()
         self._outcomes: dict[str, str] = {}
         self._changed = threading.Condition()
 
@@ -38,9 +41,11 @@ class Interop(InteropService):
 
     def client_stream(self, request: Iterator[InteropRequest], ctx: RequestContext) -> InteropResponse:
         _echo_metadata(ctx)
-        texts = []
-        for message in request:
-            with self._outcome_of(message.key):
+        texts: list[str] = []
+        with ExitStack() as stack:
+            for message in request:
+                if not texts:
+                    stack.enter_context(self._outcome_of(message.key))
                 _wait_as_asked(message, ctx)
                 _fail_as_asked(message)
                 texts.append(message.text)
@@ -58,6 +63,12 @@ class Interop(InteropService):
             _wait_as_asked(request, ctx)
             _fail_as_asked(request)
 
+    def started(self, request: StartedRequest, ctx: RequestContext) -> StartedResponse:
+        with self._changed:
+            if not self._changed.wait_for(lambda: request.key in self._started, _PATIENCE):
+                raise ConnectError(Code.NOT_FOUND, f"no call {request.key!r} has started")
+            return StartedResponse()
+
     def outcome(self, request: OutcomeRequest, ctx: RequestContext) -> OutcomeResponse:
         with self._changed:
             if not self._changed.wait_for(lambda: request.key in self._outcomes, _PATIENCE):
@@ -66,6 +77,9 @@ class Interop(InteropService):
 
     @contextmanager
     def _outcome_of(self, key: str) -> Iterator[None]:
+        with self._changed:
+            self._started.add(key)
+            self._changed.notify_all()
         outcome = "finished"
         try:
             yield
@@ -99,9 +113,16 @@ def _echo_metadata(ctx: RequestContext) -> None:
 
 
 def _wait_as_asked(request: InteropRequest, ctx: RequestContext) -> None:
-    if request.wait:
-        timeout_ms = ctx.timeout_ms()
-        time.sleep(_PATIENCE if timeout_ms is None else timeout_ms / 1000)
+    if not request.wait:
+        return
+    end = time.monotonic() + _PATIENCE
+    while ctx.is_active():
+        if time.monotonic() > end:
+            raise ConnectError(Code.ABORTED, "the client is still there")
+        time.sleep(0.001)
+    # Past the deadline it is not for the handler to say so.
+    if ctx.timeout_ms() != 0:
+        raise ConnectError(Code.CANCELED, "the client has left")
 
 
 def _fail_as_asked(request: InteropRequest) -> None:

@@ -13,6 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import urllib3
+from interop.v1.interop_connect import InteropServiceClient
+from interop.v1.interop_pb2 import StartedRequest
+
 from tests.integration.servers import Gunicorn
 from tests.interop.scenarios import EXPECTED, PATIENCE, Variant
 
@@ -47,18 +51,24 @@ class Task(NamedTuple):
 
     client: str
     """``connect-web``, or ``grpc-web`` or ``grpc-web-promise`` for either client of that package."""
-    service: str
-    """The address of the service."""
+    service: Gunicorn
+    """Who serves `tests.interop.cors_service`."""
     variant: Variant
     scenarios: Collection[str]
+    mount: str = "full"
+    """Below which of its paths the page calls the service."""
     with_credentials: bool = False
+
+    @property
+    def address(self) -> str:
+        return f"{self.service.url}/{self.mount}"
 
     def to_json(self) -> str:
         """Write the task as page.js reads it."""
         return json.dumps(
             {
                 "client": self.client,
-                "service": self.service,
+                "service": self.address,
                 "protocol": self.variant.protocol,
                 "format": self.variant.format,
                 "leftOut": [scenario for scenario in EXPECTED if scenario not in self.scenarios],
@@ -88,7 +98,7 @@ class Site(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.origin = f"http://127.0.0.1:{self.server_port}"
         self._browser: subprocess.Popen[str] | None = None
-        self.task = ""
+        self.task: Task | None = None
         self._outcomes = ""
         self._thread = threading.Thread(target=self.serve_forever)
         self._thread.start()
@@ -100,7 +110,7 @@ class Site(ThreadingHTTPServer):
 
     def visit(self, task: Task, *options: str) -> Visit:
         """Have a new browser do a task. ``options`` are further ones of Chromium's."""
-        self.task = task.to_json()
+        self.task = task
         self._outcomes = ""
         with TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
             self._browser = subprocess.Popen(
@@ -124,6 +134,13 @@ class Site(ThreadingHTTPServer):
             "\n".join(line for line in log.splitlines() if "CONSOLE" in line),
         )
 
+    def wait_for_start(self, key: str) -> None:
+        """Wait until the service has got a key."""
+        assert self.task is not None
+        with urllib3.PoolManager(ssl_context=self.task.service.tls) as manager:
+            client = InteropServiceClient(self.task.address, pool_manager=manager)
+            client.started(StartedRequest(key=key))
+
     def hear(self, outcomes: str) -> None:
         """Take what the page reports, and end the browser."""
         assert self._browser is not None
@@ -138,7 +155,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/page.js":
             self._answer("text/javascript", _SCRIPT.read_bytes())
         elif self.path == "/task":
-            self._answer("application/json", self.server.task.encode())
+            assert self.server.task is not None
+            self._answer("application/json", self.server.task.to_json().encode())
+        elif self.path.startswith("/started?"):
+            self.server.wait_for_start(self.path.partition("?")[2])
+            self._answer("text/plain", b"")
         else:
             self._answer("text/html", _PAGE)
 
@@ -178,7 +199,7 @@ class Browsers:
         """
         if (client, variant) not in self._visits:
             scenarios = EXPECTED.keys() - set(left_out[variant.protocol])
-            task = Task(client, f"{self._service.url}/full", variant, scenarios)
+            task = Task(client, self._service, variant, scenarios)
             self._visits[client, variant] = self._site.visit(task, *self._options)
         outcomes, console = self._visits[client, variant]
         print(console, self._service.new_output(), sep="\n")

@@ -14,7 +14,15 @@ from tests.interop.scenarios import EXPECTED, Variant, each_cell
 from tests.system.browser import Browsers, Site, Task
 
 # Browsers send a request as a whole, and neither client puts more than one message into it.
-_NEVER = ("client_stream", "client_stream_empty", "client_stream_error", "client_stream_metadata", "bidi")
+_NEVER = (
+    "client_stream",
+    "client_stream_empty",
+    "client_stream_error",
+    "client_stream_metadata",
+    "client_stream_timeout",
+    "client_stream_cancel",
+    "bidi",
+)
 # Only Connect has GET.
 _NOT_CONNECT = (*_NEVER, "unary_get")
 _SERVER_STREAMS = (
@@ -152,7 +160,7 @@ def _visit(
 ) -> tuple[dict[str, Any], list[_Request]]:
     """Return what came of scenarios, and the requests that arrived."""
     _tell_requests(service)
-    task = Task(client, f"{service.url}/{mount}", variant, scenarios, with_credentials)
+    task = Task(client, service, variant, scenarios, mount, with_credentials)
     outcomes, console = site.visit(task, _TRUSTING)
     print(console, service.new_output(), sep="\n")
     return outcomes, _tell_requests(service)

@@ -31,7 +31,11 @@ def http2_client(node: Path, http2_server: Gunicorn) -> Client:
     return Client([node, _PROGRAMS / "client.js"], http2_server)
 
 
-@each_cell({"grpc": ("unary_get",)})
+# By HTTP/2, a client stream that is given up is ended and then reset: the handler may hear of the end alone.
+_NOT_BY_GRPC = ("unary_get", "client_stream_cancel")
+
+
+@each_cell({"grpc": _NOT_BY_GRPC})
 def test_client_over_http2(http2_client: Client, variant: Variant, scenario: str) -> None:
     http2_client.check(variant, scenario)
 
@@ -45,7 +49,7 @@ def tls_client(node: Path, http2_tls_server: Gunicorn, certificates: Certificate
     )
 
 
-@each_cell({"connect": (), "grpc": ("unary_get",), "grpc-web": ("unary_get",)})
+@each_cell({"connect": (), "grpc": _NOT_BY_GRPC, "grpc-web": ("unary_get",)})
 def test_client_over_tls(tls_client: Client, variant: Variant, scenario: str) -> None:
     tls_client.check(variant, scenario)
 

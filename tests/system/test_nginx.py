@@ -61,17 +61,22 @@ def address(
         nginx.terminate()
 
 
-@pytest.fixture
-def channel(address: str, certificates: Certificates) -> Iterator[grpc.Channel]:
-    with grpcio_calls.connect(address, certificates.authority.read_bytes(), "localhost") as channel:
-        # nginx may still be starting.
-        grpc.channel_ready_future(channel).result(timeout=60)
-        yield channel
+def connect(address: str, certificates: Certificates) -> grpc.Channel:
+    channel = grpcio_calls.connect(address, certificates.authority.read_bytes(), "localhost")
+    # nginx may still be starting.
+    grpc.channel_ready_future(channel).result(timeout=60)
+    return channel
 
 
 @pytest.mark.parametrize("scenario", grpcio_calls.SCENARIOS)
-def test_scenario(channel: grpc.Channel, scenario: str) -> None:
-    grpcio_calls.check(channel, scenario)
+def test_scenario(address: str, certificates: Certificates, scenario: str) -> None:
+    grpcio_calls.check(lambda: connect(address, certificates), scenario)
+
+
+@pytest.fixture
+def channel(address: str, certificates: Certificates) -> Iterator[grpc.Channel]:
+    with connect(address, certificates) as channel:
+        yield channel
 
 
 def test_calls_of_one_connection_run_at_once(channel: grpc.Channel) -> None:

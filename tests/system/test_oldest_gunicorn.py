@@ -90,7 +90,9 @@ def http2_server(
 ) -> Iterator[Gunicorn]:
     output = tmp_path_factory.mktemp("server") / "gunicorn.log"
     application = "tests.interop.service:application"
-    server = Http2Gunicorn(output, request.param, application=application, packages=_PACKAGES)
+    server = Http2Gunicorn(
+        output, request.param, "--threads", "4", application=application, packages=_PACKAGES
+    )
     yield server
     server.stop()
     print(server.new_output())
@@ -98,5 +100,4 @@ def http2_server(
 
 @pytest.mark.parametrize("scenario", grpcio_calls.SCENARIOS)
 def test_grpc(http2_server: Gunicorn, scenario: str) -> None:
-    with grpcio_calls.connect(f"127.0.0.1:{http2_server.port}", None) as calls:
-        grpcio_calls.check(calls, scenario)
+    grpcio_calls.check(lambda: grpcio_calls.connect(f"127.0.0.1:{http2_server.port}"), scenario)

@@ -19,15 +19,21 @@ const TRANSPORTS = {
 };
 
 const [baseUrl, protocol, format] = process.argv.slice(2);
-const transport = TRANSPORTS[protocol]({
-  baseUrl,
-  useBinaryFormat: format === "proto",
-  acceptCompression: [compressionGzip],
-  sendCompression: compressionGzip,
-});
 
+// Each client has connections of its own.
+function connect() {
+  const transport = TRANSPORTS[protocol]({
+    baseUrl,
+    useBinaryFormat: format === "proto",
+    acceptCompression: [compressionGzip],
+    sendCompression: compressionGzip,
+  });
+  return createClient(InteropService, transport);
+}
+
+const observer = connect();
 const leftOut = protocol === "connect" ? [] : ["unary_get"];
-for await (const outcome of run(createClient(InteropService, transport), leftOut)) {
+for await (const outcome of run(connect(), leftOut, (key) => observer.started({ key }))) {
   console.log(JSON.stringify(outcome));
 }
 // Connections that are kept open would keep the process.

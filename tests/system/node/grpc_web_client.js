@@ -14,7 +14,7 @@ import { InteropDetailSchema, InteropService } from "./gen/interop/v1/interop_pb
 // A client whose unary methods call back.
 export function createCallbackClient(task) {
   const base = new GrpcWebClientBase(options(task));
-  return createClient(task, base, (url, request, metadata, descriptor, { onHeader, onTrailer }) =>
+  return createClient(task, base, (url, request, metadata, descriptor, { onHeader, onTrailer, signal }) =>
     new Promise((resolve, reject) => {
       const call = base.rpcCall(url, request, metadata, descriptor, (error, response) =>
         error ? reject(toConnect(error)) : resolve(response),
@@ -22,6 +22,11 @@ export function createCallbackClient(task) {
       // The status comes before the end, and the end calls back.
       call.on("metadata", (metadata) => onHeader?.(new Headers(metadata)));
       call.on("status", ({ metadata }) => onTrailer?.(new Headers(metadata)));
+      signal?.addEventListener("abort", () => {
+        call.cancel();
+        // It does not call back any more.
+        reject(new ConnectError("canceled", Code.Canceled));
+      });
     }),
   );
 }
@@ -38,7 +43,8 @@ export function createPromiseClient(task) {
       },
     };
     const base = new GrpcWebClientBase({ ...options(task), unaryInterceptors: [interceptor] });
-    return base.unaryCall(url, request, metadata, descriptor).catch((error) => {
+    const { signal } = observers;
+    return base.unaryCall(url, request, metadata, descriptor, { signal }).catch((error) => {
       throw toConnect(error);
     });
   });

@@ -30,10 +30,18 @@ function report(outcomes) {
   return fetch("/outcomes", { method: "POST", body: lines.join("\n") });
 }
 
+// The page's own site asks the service: the browser has but one connection to that by HTTP/2.
+async function started(key) {
+  const response = await fetch(`/started?${key}`);
+  if (!response.ok) {
+    throw new Error(await response.text());
+  }
+}
+
 try {
   const task = await (await fetch("/task")).json();
   const outcomes = [];
-  for await (const outcome of run(CLIENTS[task.client](task), task.leftOut)) {
+  for await (const outcome of run(CLIENTS[task.client](task), task.leftOut, started)) {
     outcomes.push(outcome);
   }
   await report(outcomes);

@@ -10,21 +10,22 @@ const METADATA = { "echo-ascii": "one, two", "echo-bin": encodeBinaryHeader(Uint
 // A timeout that never passes, so that each scenario ends by what the server does.
 const LONG_MS = 60_000;
 
-// Go through all scenarios but those of `leftOut`, and yield what came of each.
-export async function* run(client, leftOut) {
+// Go through all scenarios but those of `leftOut`, and yield what came of each. `started` takes a key, and waits until
+// a handler has got it, by another connection than that of `client`.
+export async function* run(client, leftOut, started) {
   for (const [scenario, go] of Object.entries(SCENARIOS)) {
     if (leftOut.includes(scenario)) {
       continue;
     }
     try {
-      yield { scenario, result: await go(client) };
+      yield { scenario, result: await go(client, started) };
     } catch (error) {
       yield { scenario, crash: error.stack ?? String(error) };
     }
   }
 }
 
-// Each takes a client and returns a result.
+// Each takes a client, and `started` if it needs it, and returns a result.
 const SCENARIOS = {
   unary: async (client) => {
     const response = await client.unary({ text: "hello" });
@@ -81,6 +82,11 @@ const SCENARIOS = {
     return { timeout_arrived: 0 < timeoutMs && timeoutMs <= LONG_MS };
   },
 
+  client_stream_timeout: async (client) => {
+    const { code } = await fail(client.clientStream(endless(), { timeoutMs: 500 }));
+    return { code };
+  },
+
   server_stream_timeout: async (client) => {
     const { numbers, code } = await read(client.serverStream({ count: 2, wait: true }, { timeoutMs: 500 }));
     return { numbers, code };
@@ -107,6 +113,28 @@ const SCENARIOS = {
     return { numbers, outcome };
   },
 
+  unary_cancel: async (client, started) => {
+    const key = crypto.randomUUID();
+    const cancellation = new AbortController();
+    const canceled = expectCanceled(client.unary({ wait: true, key }, { signal: cancellation.signal }));
+    await started(key);
+    cancellation.abort();
+    await canceled;
+    const { outcome } = await client.outcome({ key });
+    return { outcome };
+  },
+
+  client_stream_cancel: async (client, started) => {
+    const key = crypto.randomUUID();
+    const cancellation = new AbortController();
+    const canceled = expectCanceled(client.clientStream(endless({ key }), { signal: cancellation.signal }));
+    await started(key);
+    cancellation.abort();
+    await canceled;
+    const { outcome } = await client.outcome({ key });
+    return { outcome };
+  },
+
   compressed: async (client) => {
     const response = await client.unary({ text: "z".repeat(20_000) });
     return { size: response.text.length };
@@ -120,6 +148,21 @@ const SCENARIOS = {
 
 async function* stream(...messages) {
   yield* messages;
+}
+
+// Give messages for as long as they are wanted.
+async function* endless(message = {}) {
+  for (;;) {
+    yield message;
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+async function expectCanceled(call) {
+  const { code, message } = await fail(call);
+  if (code !== "canceled") {
+    throw new Error(`the call was not canceled, but failed: ${code}: ${message}`);
+  }
 }
 
 // Return what a stream gave, and how it failed if it did.

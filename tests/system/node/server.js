@@ -10,11 +10,12 @@ import { compressionGzip, connectNodeAdapter } from "@connectrpc/connect-node";
 
 import { InteropDetailSchema, InteropService } from "./gen/interop/v1/interop_pb.js";
 
-// How the server streams of these keys have ended: a promise, and what resolves it.
+// By key: that a call has started, and how it has ended. Each is a promise, and what resolves it.
+const starts = new Map();
 const outcomes = new Map();
 
 const service = {
-  unary: answer,
+  unary: (request, context) => watch(request.key, () => answer(request, context)),
 
   unarySafely: (request, context) => {
     if (context.requestMethod !== "GET") {
@@ -26,12 +27,17 @@ const service = {
   clientStream: async (requests, context) => {
     echoMetadata(context);
     const texts = [];
-    for await (const request of requests) {
-      await waitAsAsked(request, context);
-      failAsAsked(request);
-      texts.push(request.text);
-    }
-    return { text: texts.join(","), number: texts.length, timeoutMs: context.timeoutMs() ?? -1 };
+    const iterator = requests[Symbol.asyncIterator]();
+    let { value: request, done } = await iterator.next();
+    return watch(request?.key, async () => {
+      while (!done) {
+        await waitAsAsked(request, context);
+        failAsAsked(request);
+        texts.push(request.text);
+        ({ value: request, done } = await iterator.next());
+      }
+      return { text: texts.join(","), number: texts.length, timeoutMs: context.timeoutMs() ?? -1 };
+    });
   },
 
   serverStream: async function* (request, context) {
@@ -54,12 +60,32 @@ const service = {
       }
       throw error;
     } finally {
-      outcomeOf(request.key).resolve(outcome);
+      at(outcomes, request.key).resolve(outcome);
     }
   },
 
-  outcome: async ({ key }) => ({ outcome: await outcomeOf(key).promise }),
+  started: async ({ key }) => {
+    await at(starts, key).promise;
+    return {};
+  },
+
+  outcome: async ({ key }) => ({ outcome: await at(outcomes, key).promise }),
 };
+
+// Keep when a call has started, and how it ends.
+async function watch(key, call) {
+  at(starts, key).resolve();
+  try {
+    const response = await call();
+    at(outcomes, key).resolve("finished");
+    return response;
+  } catch (error) {
+    // A request that breaks off raises Node.js's own error.
+    const outcome = error.code === "ECONNRESET" ? "canceled" : codeToString(ConnectError.from(error).code);
+    at(outcomes, key).resolve(outcome);
+    throw error;
+  }
+}
 
 async function answer(request, context) {
   echoMetadata(context);
@@ -97,11 +123,11 @@ function failAsAsked({ failure }) {
   }
 }
 
-function outcomeOf(key) {
-  if (!outcomes.has(key)) {
-    outcomes.set(key, Promise.withResolvers());
+function at(promises, key) {
+  if (!promises.has(key)) {
+    promises.set(key, Promise.withResolvers());
   }
-  return outcomes.get(key);
+  return promises.get(key);
 }
 
 const handler = connectNodeAdapter({

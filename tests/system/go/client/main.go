@@ -31,11 +31,12 @@ func main() {
 	address, protocol, format := flag.Arg(0), flag.Arg(1), flag.Arg(2)
 
 	httpClient := newHTTPClient(*isHTTP2)
-	newClient := func(options ...connecthttp.Option) client {
-		transport := connecthttp.NewTransport(httpClient, address, options...)
-		return interopv1connect.NewInteropServiceClient(connect.NewClient(transport))
-	}
 	options := newOptions(protocol, format)
+	// An http.Client of its own has a connection of its own.
+	observer := newService(newHTTPClient(*isHTTP2), address, options...)
+	newClient := func(options ...connecthttp.Option) client {
+		return client{newService(httpClient, address, options...), observer}
+	}
 	plain, gzip := newClient(options...), newClient(append(options, connecthttp.WithSendGzip())...)
 
 	lines := json.NewEncoder(os.Stdout)
@@ -57,6 +58,13 @@ func main() {
 			log.Fatal(err)
 		}
 	}
+}
+
+func newService(
+	httpClient *http.Client, address string, options ...connecthttp.Option,
+) interopv1connect.InteropServiceClient {
+	transport := connecthttp.NewTransport(httpClient, address, options...)
+	return interopv1connect.NewInteropServiceClient(connect.NewClient(transport))
 }
 
 func newHTTPClient(isHTTP2 bool) *http.Client {

@@ -20,9 +20,14 @@ import (
 type (
 	request  = interopv1.InteropRequest
 	response = interopv1.InteropResponse
-	client   = interopv1connect.InteropServiceClient
 	result   = map[string]any
 )
+
+type client struct {
+	interopv1connect.InteropServiceClient
+
+	observer interopv1connect.InteropServiceClient // on another connection
+}
 
 type scenario struct {
 	name         string
@@ -49,8 +54,11 @@ var scenarios = []scenario{
 	{name: "server_stream_metadata", run: serverStreamMetadata},
 	{name: "unary_timeout", run: unaryTimeout},
 	{name: "timeout_arrives", run: timeoutArrives},
+	{name: "client_stream_timeout", run: clientStreamTimeout},
 	{name: "server_stream_timeout", run: serverStreamTimeout},
 	{name: "cancel", run: cancel},
+	{name: "unary_cancel", run: unaryCancel},
+	{name: "client_stream_cancel", run: clientStreamCancel},
 	{name: "compressed", run: compressed, isCompressed: true},
 	{name: "bidi", run: bidi},
 }
@@ -140,6 +148,13 @@ func timeoutArrives(ctx context.Context, client client) (result, error) {
 	return result{"timeout_arrived": 0 < left && left <= 60_000}, err
 }
 
+func clientStreamTimeout(ctx context.Context, client client) (result, error) {
+	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	failure, err := describe(sendWithoutEnd(ctx, client, &request{}))
+	return result{"code": failure["code"]}, err
+}
+
 func serverStreamTimeout(ctx context.Context, client client) (result, error) {
 	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
@@ -166,6 +181,19 @@ func cancel(ctx context.Context, client client) (result, error) {
 	cancel()
 	outcome, err := client.Outcome(ctx, &interopv1.OutcomeRequest{Key: key})
 	return result{"numbers": numbers, "outcome": outcome.GetOutcome()}, err
+}
+
+func unaryCancel(ctx context.Context, client client) (result, error) {
+	return cancelStarted(ctx, client, func(ctx context.Context, key string) error {
+		_, err := client.Unary(ctx, &request{Wait: true, Key: key})
+		return err
+	})
+}
+
+func clientStreamCancel(ctx context.Context, client client) (result, error) {
+	return cancelStarted(ctx, client, func(ctx context.Context, key string) error {
+		return sendWithoutEnd(ctx, client, &request{Key: key})
+	})
 }
 
 func compressed(ctx context.Context, client client) (result, error) {
@@ -207,6 +235,42 @@ func send(ctx context.Context, client client, requests ...*request) (*response, 
 		}
 	}
 	return stream.CloseAndReceive()
+}
+
+// sendWithoutEnd makes a client-streaming call that sends a request again and again until the call has failed,
+// and returns its error.
+func sendWithoutEnd(ctx context.Context, client client, request *request) error {
+	stream, err := client.ClientStream(ctx)
+	if err != nil {
+		return err
+	}
+	for stream.Send(request) == nil {
+		time.Sleep(time.Millisecond)
+	}
+	_, err = stream.CloseAndReceive()
+	return err
+}
+
+// cancelStarted makes a call, gives it up when the service has got its key, and returns what it has told of it.
+func cancelStarted(
+	ctx context.Context, client client, makeCall func(ctx context.Context, key string) error,
+) (result, error) {
+	key := rand.Text()
+	callCtx, cancel := context.WithCancel(ctx)
+	started := make(chan error, 1)
+	go func() {
+		_, err := client.observer.Started(ctx, &interopv1.StartedRequest{Key: key})
+		started <- err
+		cancel()
+	}()
+	if err := makeCall(callCtx, key); connect.CodeOf(err) != connect.CodeCanceled {
+		return nil, fmt.Errorf("the call was not canceled: %w", err)
+	}
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	outcome, err := client.Outcome(ctx, &interopv1.OutcomeRequest{Key: key})
+	return result{"outcome": outcome.GetOutcome()}, err
 }
 
 // receive makes a server-streaming call, and returns what came, with the error of the call if there is one.

@@ -37,10 +37,13 @@ func main() {
 type service struct {
 	interopv1connect.UnimplementedInteropServiceHandler
 
+	starts   sync.Map // channels that each get one value, by key
 	outcomes sync.Map // channels that each get one outcome, by key
 }
 
-func (*service) Unary(ctx context.Context, request *interopv1.InteropRequest) (*interopv1.InteropResponse, error) {
+func (s *service) Unary(ctx context.Context, request *interopv1.InteropRequest) (_ *interopv1.InteropResponse, err error) {
+	s.start(request.GetKey())
+	defer func() { s.end(request.GetKey(), outcomeOf(err)) }()
 	echoMetadata(ctx)
 	if err := waitAndFailAsAsked(ctx, request); err != nil {
 		return nil, err
@@ -55,10 +58,12 @@ func (s *service) UnarySafely(ctx context.Context, request *interopv1.InteropReq
 	return s.Unary(ctx, request)
 }
 
-func (*service) ClientStream(
+func (s *service) ClientStream(
 	ctx context.Context, requests interopv1connect.InteropServiceClientStreamServerStream,
-) (*interopv1.InteropResponse, error) {
+) (_ *interopv1.InteropResponse, err error) {
 	echoMetadata(ctx)
+	var key string
+	defer func() { s.end(key, outcomeOf(err)) }()
 	var texts []string
 	for {
 		request, err := requests.Receive()
@@ -67,6 +72,10 @@ func (*service) ClientStream(
 		}
 		if err != nil {
 			return nil, err
+		}
+		if len(texts) == 0 {
+			key = request.GetKey()
+			s.start(key)
 		}
 		if err := waitAndFailAsAsked(ctx, request); err != nil {
 			return nil, err
@@ -85,31 +94,58 @@ func (s *service) ServerStream(
 ) error {
 	echoMetadata(ctx)
 	err := respond(ctx, request, responses)
-	outcome := "finished"
-	switch {
-	case errors.Is(ctx.Err(), context.Canceled):
+	outcome := outcomeOf(err)
+	if errors.Is(ctx.Err(), context.Canceled) {
 		outcome = "closed"
-	case err != nil:
-		outcome = connect.CodeOf(err).String()
 	}
-	if request.GetKey() != "" {
-		s.outcomeOf(request.GetKey()) <- outcome
-	}
+	s.end(request.GetKey(), outcome)
 	return err
+}
+
+func (s *service) Started(ctx context.Context, request *interopv1.StartedRequest) (*interopv1.StartedResponse, error) {
+	select {
+	case <-at(&s.starts, request.GetKey()):
+		return &interopv1.StartedResponse{}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (s *service) Outcome(ctx context.Context, request *interopv1.OutcomeRequest) (*interopv1.OutcomeResponse, error) {
 	select {
-	case outcome := <-s.outcomeOf(request.GetKey()):
+	case outcome := <-at(&s.outcomes, request.GetKey()):
 		return &interopv1.OutcomeResponse{Outcome: outcome}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-func (s *service) outcomeOf(key string) chan string {
-	outcome, _ := s.outcomes.LoadOrStore(key, make(chan string, 1))
-	return outcome.(chan string)
+func (s *service) start(key string) {
+	if key != "" {
+		at(&s.starts, key) <- "started"
+	}
+}
+
+func (s *service) end(key, outcome string) {
+	if key != "" {
+		at(&s.outcomes, key) <- outcome
+	}
+}
+
+func at(channels *sync.Map, key string) chan string {
+	channel, _ := channels.LoadOrStore(key, make(chan string, 1))
+	return channel.(chan string)
+}
+
+func outcomeOf(err error) string {
+	switch {
+	case err == nil:
+		return "finished"
+	case errors.Is(err, context.Canceled):
+		return connect.CodeCanceled.String()
+	default:
+		return connect.CodeOf(err).String()
+	}
 }
 
 func respond(
