@@ -6,7 +6,10 @@ gunicorn serves the calls of one connection one after the other, so each test ha
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
+from threading import Thread
 
 import grpc
 import pytest
@@ -14,7 +17,9 @@ import pytest
 from tests.integration.certificates import Certificates
 from tests.integration.channel import Channel
 from tests.integration.servers import Gunicorn, Http2Gunicorn
+from tests.integration.wire import PATIENCE
 from tests.interop import grpcio_calls
+from tests.interop.scenarios import EXPECTED
 
 
 @pytest.fixture(
@@ -44,6 +49,50 @@ def test_scenario(interop_server: Gunicorn, certificates: Certificates, scenario
     print(interop_server.new_output())
 
 
+class Meter:
+    """Stands between a client and a server, for one connection, and counts what the server sends."""
+
+    def __init__(self, server_port: int) -> None:
+        self.received = 0
+        self._server_port = server_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(PATIENCE)
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = Thread(target=self._serve)
+
+    def _serve(self) -> None:
+        client, _ = self._listener.accept()
+        with client, socket.create_connection(("127.0.0.1", self._server_port)) as server:
+            back = Thread(target=self._send_back, args=(server, client))
+            back.start()
+            while data := client.recv(65536):
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+            back.join()
+
+    def _send_back(self, server: socket.socket, client: socket.socket) -> None:
+        # Towards the end the client may be gone.
+        with suppress(OSError):
+            while data := server.recv(65536):
+                self.received += len(data)
+                client.sendall(data)
+
+    def __enter__(self) -> Meter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._thread.join()
+        self._listener.close()
+
+
+# grpcio does not show it.
+def test_response_is_compressed(interop_server: Gunicorn, certificates: Certificates) -> None:
+    with Meter(interop_server.port) as meter:
+        grpcio_calls.check(lambda: connect(interop_server, certificates, meter.port), "compressed")
+    assert meter.received < EXPECTED["compressed"]["size"] / 2
+
+
 @pytest.fixture
 def calls(http2_server: Http2Gunicorn, certificates: Certificates) -> Iterator[grpc.Channel]:
     """grpcio's channel to the service that tells what happens to its handlers."""
@@ -51,9 +100,9 @@ def calls(http2_server: Http2Gunicorn, certificates: Certificates) -> Iterator[g
         yield calls
 
 
-def connect(server: Gunicorn, certificates: Certificates) -> grpc.Channel:
+def connect(server: Gunicorn, certificates: Certificates, port: int | None = None) -> grpc.Channel:
     authority = None if server.tls is None else certificates.authority.read_bytes()
-    return grpcio_calls.connect(f"127.0.0.1:{server.port}", authority)
+    return grpcio_calls.connect(f"127.0.0.1:{port or server.port}", authority)
 
 
 def test_message_reaches_handler_before_next_is_sent(calls: grpc.Channel, channel: Channel) -> None:

@@ -47,6 +47,7 @@ def check(address: str, variant: Variant, scenario: str) -> None:
         protocol=Protocol(variant.protocol),
         proto_json=variant.format == "json",
         send_compression="gzip",
+        accept_compression=["gzip"],
     ) as client:
         assert _SCENARIOS[scenario](client) == EXPECTED[scenario]
 
@@ -176,7 +177,14 @@ def _break_off_client_stream(client: InteropServiceClient) -> _Result:
 
 
 def _compressed(client: InteropServiceClient) -> _Result:
-    return {"size": len(client.unary(InteropRequest(text="z" * 20_000)).text)}
+    with ResponseMetadata() as metadata:
+        response = client.unary(InteropRequest(text="z" * 20_000))
+    leading = metadata.headers()
+    return {
+        "size": len(response.text),
+        "request_encoding": response.request_encoding,
+        "response_encoding": leading.get("grpc-encoding") or leading.get("content-encoding"),
+    }
 
 
 _SCENARIOS: dict[str, Callable[[InteropServiceClient], _Result]] = {

@@ -42,7 +42,12 @@ class Interop:
         async with self._outcome_of(request.key):
             await _wait_as_asked(request)
             _fail_as_asked(request)
-        return InteropResponse(text=request.text, timeout_ms=_timeout_ms(ctx))
+        headers = ctx.request_headers
+        return InteropResponse(
+            text=request.text,
+            timeout_ms=_timeout_ms(ctx),
+            request_encoding=headers.get("grpc-encoding") or headers.get("content-encoding", ""),
+        )
 
     async def unary_safely(self, request: InteropRequest, ctx: _Context) -> InteropResponse:
         if ctx.http_method != "GET":

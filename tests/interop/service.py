@@ -99,7 +99,12 @@ def _answer(request: InteropRequest, ctx: RequestContext) -> InteropResponse:
     _echo_metadata(ctx)
     _wait_as_asked(request, ctx)
     _fail_as_asked(request)
-    return InteropResponse(text=request.text, timeout_ms=_timeout_ms(ctx))
+    headers = ctx.request_headers()
+    return InteropResponse(
+        text=request.text,
+        timeout_ms=_timeout_ms(ctx),
+        request_encoding=headers.get("grpc-encoding") or headers.get("content-encoding", ""),
+    )
 
 
 def _echo_metadata(ctx: RequestContext) -> None:

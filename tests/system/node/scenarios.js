@@ -136,8 +136,16 @@ const SCENARIOS = {
   },
 
   compressed: async (client) => {
-    const response = await client.unary({ text: "z".repeat(20_000) });
-    return { size: response.text.length };
+    let leading;
+    const { text, requestEncoding } = await client.unary(
+      { text: "z".repeat(20_000) },
+      { onHeader: (headers) => (leading = headers) },
+    );
+    return {
+      size: text.length,
+      request_encoding: requestEncoding,
+      response_encoding: leading.get("grpc-encoding") ?? leading.get("content-encoding"),
+    };
   },
 
   bidi: async (client) => {

@@ -91,7 +91,12 @@ async function answer(request, context) {
   echoMetadata(context);
   await waitAsAsked(request, context);
   failAsAsked(request);
-  return { text: request.text, timeoutMs: context.timeoutMs() ?? -1 };
+  const { requestHeader } = context;
+  return {
+    text: request.text,
+    timeoutMs: context.timeoutMs() ?? -1,
+    requestEncoding: requestHeader.get("grpc-encoding") ?? requestHeader.get("content-encoding") ?? "",
+  };
 }
 
 function echoMetadata({ requestHeader, responseHeader, responseTrailer }) {

@@ -48,7 +48,12 @@ func (s *service) Unary(ctx context.Context, request *interopv1.InteropRequest) 
 	if err := waitAndFailAsAsked(ctx, request); err != nil {
 		return nil, err
 	}
-	return &interopv1.InteropResponse{Text: request.GetText(), TimeoutMs: timeoutMs(ctx)}, nil
+	call, _ := connect.CallInfoForServerContext(ctx)
+	return &interopv1.InteropResponse{
+		Text:            request.GetText(),
+		TimeoutMs:       timeoutMs(ctx),
+		RequestEncoding: call.RequestEncoding,
+	}, nil
 }
 
 func (s *service) UnarySafely(ctx context.Context, request *interopv1.InteropRequest) (*interopv1.InteropResponse, error) {
