@@ -6,10 +6,13 @@ import base64
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from interop.v1.interop_pb2 import InteropDetail
 
 from tests.integration.certificates import Certificates
 from tests.integration.servers import Gunicorn
+from tests.integration.wire import PATIENCE
 
 _HERE = Path(__file__).parent
 _PROTOS = _HERE.parent / "proto"
@@ -43,13 +47,18 @@ class Curl:
 
     def call(self, method: str, *messages: object, options: tuple[str, ...] = ()) -> Called:
         """Call a method of the service; each message is one in JSON."""
-        return Called(
-            self._buf.run(
-                *("curl", *self._options, *options),
-                *("--schema", str(_PROTOS)),
-                *("--data", "".join(map(json.dumps, messages))),
-                f"{self._url}/{_SERVICE}/{method}",
-            )
+        return Called(self._buf.run(*self._arguments(method, *messages, options=options)))
+
+    def interrupt(self, method: str, message: object, *, after: int) -> Called:
+        """Call a method, and press Ctrl-C when so many messages have come."""
+        return Called(self._buf.interrupt(*self._arguments(method, message), after=after))
+
+    def _arguments(self, method: str, *messages: object, options: tuple[str, ...] = ()) -> tuple[str, ...]:
+        return (
+            *("curl", *self._options, *options),
+            *("--schema", str(_PROTOS)),
+            *("--data", "".join(map(json.dumps, messages))),
+            f"{self._url}/{_SERVICE}/{method}",
         )
 
 
@@ -64,7 +73,7 @@ class Called:
     def error(self) -> dict[str, Any]:
         """Return the error that was shown, its details as their reasons."""
         error: dict[str, Any] = json.loads(self.log)
-        error["details"] = [_reason(detail) for detail in error["details"]]
+        error["details"] = [_reason(detail) for detail in error.get("details", ())]
         return error
 
 
@@ -85,6 +94,27 @@ class Buf:
         )
         print(process.stderr)
         return process
+
+    def interrupt(self, *arguments: str, after: int) -> subprocess.CompletedProcess[str]:
+        """Run a command, and press Ctrl-C when it has printed so many objects of JSON."""
+        command = [*self._command, *arguments]
+        with subprocess.Popen(
+            command,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # All processes in the foreground of a terminal get the signal.
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            ends = (line for line in process.stdout if line == "}\n")
+            assert len(list(islice(ends, after))) == after
+            os.killpg(process.pid, signal.SIGINT)
+            # What it prints until it ends may stop in the middle of a message.
+            _, log = process.communicate(timeout=PATIENCE)
+        print(log)
+        return subprocess.CompletedProcess(command, process.returncode, "", log)
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +185,30 @@ def test_error_of_server_stream(curl: Curl) -> None:
     assert called.status == 8 * 8
     assert [message.get("number", 0) for message in called.messages] == [0, 1]
     assert called.error() == {"code": "resource_exhausted", "message": "no more", "details": ["why"]}
+
+
+@pytest.mark.parametrize(
+    ("method", "messages", "numbers"),
+    [
+        ("Unary", [{"wait": True}], []),
+        ("ClientStream", [{"text": "a"}, {"wait": True}], []),
+        ("ServerStream", [{"count": 2, "wait": True}], [0, 1]),
+    ],
+    ids=["Unary", "ClientStream", "ServerStream"],
+)
+def test_timeout(curl: Curl, method: str, messages: list[object], numbers: list[int]) -> None:
+    # buf reads the schema in this time, too.
+    called = curl.call(method, *messages, options=("--timeout", "2s"))
+    assert called.status == 4 * 8
+    assert [message.get("number", 0) for message in called.messages] == numbers
+    assert called.error()["code"] == "deadline_exceeded"
+
+
+def test_interrupt(curl: Curl) -> None:
+    key = str(uuid.uuid4())
+    called = curl.interrupt("ServerStream", {"count": -1, "key": key}, after=3)
+    assert called.error()["code"] == "canceled"
+    assert curl.call("Outcome", {"key": key}).messages == [{"outcome": "closed"}]
 
 
 # A value of --header is one line of CSV.
