@@ -49,19 +49,19 @@ class Go:
     def __init__(self, directory: Path) -> None:
         """Find Go or install it, to run it in ``directory``."""
         self._directory = directory
-        self._program = _find_go()
+        self.program = _find_go()
 
     def run(self, *arguments: str, **variables: str) -> str:
         """Run a command of Go with ``variables`` in its environment, and return what it prints."""
         run = subprocess.run(
-            [self._program, *arguments],
+            [self.program, *arguments],
             cwd=self._directory,
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
             text=True,
         )
         if run.returncode != 0:
-            raise SetupError(f"'{self._program} {' '.join(arguments)}' failed: {run.stdout}see above")
+            raise SetupError(f"'{self.program} {' '.join(arguments)}' failed: {run.stdout}see above")
         return run.stdout
 
 

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from copy import copy
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -22,13 +23,15 @@ from tests.integration.wire import PATIENCE
 
 _HERE = Path(__file__).resolve().parent
 README = _HERE.parents[1] / "README.md"
-_ADDRESS = "localhost:8000"
+_PORTS = ("8000", "8080", "8443")
+"""What listens at localhost on a page listens elsewhere here."""
 
 
 class Block(NamedTuple):
     """A fenced block of a page."""
 
     section: str
+    subsection: str
     file: str | None
     """The name to save it by, where the line before it says so."""
     language: str
@@ -46,14 +49,17 @@ class Steps(NamedTuple):
 
 
 def read_blocks(page: Path) -> list[Block]:
-    pattern = r"^## (?P<section>[^\n]+)$|(?:`(?P<file>\S+)`:\n\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$"
+    heading = r"^(?P<level>###?) (?P<heading>[^\n]+)$"
+    block = r"(?:`(?P<file>\S+)`:\n\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$"
     blocks = []
-    section = ""
-    for match in re.finditer(pattern, page.read_text(), re.MULTILINE | re.DOTALL):
-        if match["section"]:
-            section = match["section"]
+    section = subsection = ""
+    for match in re.finditer(f"{heading}|{block}", page.read_text(), re.MULTILINE | re.DOTALL):
+        if match["level"] == "##":
+            section, subsection = match["heading"], ""
+        elif match["level"]:
+            subsection = match["heading"]
         else:
-            blocks.append(Block(section, match["file"], match["language"], match["text"]))
+            blocks.append(Block(section, subsection, match["file"], match["language"], match["text"]))
     return blocks
 
 
@@ -72,9 +78,11 @@ class Newcomer:
 
     def __init__(self, folder: Path, *programs: Path, **variables: str) -> None:
         """Take the folder, folders of programs to find by their names, and environment variables."""
-        self._folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self._address = f"localhost:{listener.getsockname()[1]}"
+        self.folder = folder
+        with ExitStack() as listeners:
+            sockets = [listeners.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in _PORTS]
+            ports = [str(listener.getsockname()[1]) for listener in sockets]
+        self._ports = dict(zip(_PORTS, ports, strict=True))
         self._environment = {
             **os.environ,
             "PATH": os.pathsep.join(
@@ -83,24 +91,38 @@ class Newcomer:
             "GUNICORN_CMD_ARGS": f"--config={shlex.quote(str(_HERE / 'gunicorn.conf.py'))}",
             "NO_PROXY": "localhost",
             "no_proxy": "localhost",
+            "PYTHONUNBUFFERED": "1",
             **variables,
         }
+
+    def move(self, folder: Path, *programs: Path, **variables: str) -> Newcomer:
+        """Return somebody with another folder, who calls the same servers; ``programs`` are found first."""
+        moved = copy(self)
+        moved.folder = folder
+        path = os.pathsep.join([*map(str, programs), self._environment["PATH"]])
+        moved._environment = {**self._environment, "PATH": path, **variables}
+        return moved
+
+    def localize(self, text: str) -> str:
+        """Put the ports that there are for those of the page."""
+        pattern = rf"\blocalhost([: ])({'|'.join(_PORTS)})\b"
+        return re.sub(pattern, lambda match: f"localhost{match[1]}{self._ports[match[2]]}", text)
 
     def save(self, files: Sequence[Block]) -> None:
         for block in files:
             assert block.file is not None
-            path = self._folder / block.file
+            path = self.folder / block.file
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text.replace(_ADDRESS, self._address))
+            path.write_text(self.localize(block.text))
 
     def run(self, command: str) -> str:
         """Run a command to its end, and return what it has printed."""
-        command = command.replace(_ADDRESS, self._address)
+        command = self.localize(command)
         if command.startswith("curl ") and shutil.which("curl") is None:
             return curl(command)
         done = subprocess.run(
             ["sh", "-c", command],
-            cwd=self._folder,
+            cwd=self.folder,
             env=self._environment,
             capture_output=True,
             text=True,
@@ -111,7 +133,7 @@ class Newcomer:
 
     @contextmanager
     def serving(self, command: str) -> Iterator[None]:
-        """Run a gunicorn, which listens from the beginning of the block to its end."""
+        """Run a gunicorn or `http.server`, which listens from the beginning of the block to its end."""
         server = self._start(command)
         try:
             yield
@@ -128,8 +150,8 @@ class Newcomer:
 
     def _start(self, command: str) -> subprocess.Popen[str]:
         server = subprocess.Popen(
-            ["sh", "-c", f"exec {command.replace(_ADDRESS, self._address)}"],
-            cwd=self._folder,
+            ["sh", "-c", f"exec {self.localize(command).rstrip()} >&2"],
+            cwd=self.folder,
             env=self._environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -138,7 +160,7 @@ class Newcomer:
         output = ""
         for line in server.stderr:
             output += line
-            if "Listening at" in line:
+            if "Listening at" in line or "Serving HTTP on" in line:
                 return server
         server.wait()
         raise AssertionError(output)

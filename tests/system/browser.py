@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -112,22 +115,9 @@ class Site(ThreadingHTTPServer):
         """Have a new browser do a task. ``options`` are further ones of Chromium's."""
         self.task = task
         self._outcomes = ""
-        with TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
-            self._browser = subprocess.Popen(
-                [*_CHROMIUM, f"--user-data-dir={profile}", *options, self.origin],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
-            try:
-                # Until the page has reported.
-                _, log = self._browser.communicate(timeout=PATIENCE)
-            finally:
-                if self._browser.poll() is None:
-                    os.killpg(self._browser.pid, signal.SIGKILL)
-                    self._browser.communicate()
+        with _browsing(self.origin, *options) as self._browser:
+            # Until the page has reported.
+            _, log = self._browser.communicate(timeout=PATIENCE)
         outcomes = map(json.loads, self._outcomes.splitlines())
         return Visit(
             {outcome.pop("scenario"): outcome for outcome in outcomes},
@@ -146,6 +136,42 @@ class Site(ThreadingHTTPServer):
         assert self._browser is not None
         self._outcomes = outcomes
         self._browser.terminate()
+
+
+def read_console(address: str, lines: int) -> list[str]:
+    """Have a new browser open a page, and return the first ``lines`` that this writes to the console."""
+    with _browsing(address) as browser:
+        assert browser.stderr is not None
+        watchdog = threading.Timer(PATIENCE, browser.terminate)
+        watchdog.start()
+        try:
+            written = map(_match_console, browser.stderr)
+            return [match[1] for match in islice(filter(None, written), lines)]
+        finally:
+            watchdog.cancel()
+
+
+_match_console = re.compile(r'\[.*:CONSOLE.*?\] "(.*)", source: .*\n').fullmatch
+
+
+@contextmanager
+def _browsing(address: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a browser that opens a page."""
+    with TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
+        browser = subprocess.Popen(
+            [*_CHROMIUM, f"--user-data-dir={profile}", *options, address],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        try:
+            yield browser
+        finally:
+            if browser.poll() is None:
+                os.killpg(browser.pid, signal.SIGKILL)
+                browser.communicate()
 
 
 class _Handler(BaseHTTPRequestHandler):
