@@ -16,9 +16,11 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Timer
+from typing import NamedTuple
 
 from tests.toolchains import Go, SetupError, beside_python, generate
 
@@ -45,6 +47,23 @@ _MAX_SECONDS = 1800
 # The last lines of a run. Cases that the runner could not start are in none of the numbers, and do
 # not make it fail.
 _TOTALS = re.compile(r"^Total cases: (\d+)\n(\d+) passed, (\d+) failed$", re.MULTILINE)
+
+
+# What the runner says, with -v, before the cases of each server.
+_CASES_OF_SERVER = re.compile(r"^Running (\d+) tests with .*\bPROTOCOL_(\w+)", re.MULTILINE)
+_PROTOCOLS = {"CONNECT": "Connect", "GRPC_WEB": "gRPC-Web", "GRPC": "gRPC"}
+
+
+class _Outcome(NamedTuple):
+    """How a run has ended."""
+
+    passed: bool
+    cases: Counter[str]
+    """How many cases there were, by protocol."""
+
+    def __str__(self) -> str:
+        cases = ", ".join(f"{self.cases[protocol]} of {name}" for protocol, name in _PROTOCOLS.items())
+        return f"{'passed' if self.passed else 'FAILED'} ({cases})"
 
 
 def main() -> int:
@@ -78,9 +97,8 @@ def main() -> int:
             title = f"{side}, run {number} of {arguments.runs}"
             print(f"== {title}", flush=True)
             start = time.monotonic()
-            side_passed = _run_suite(side, runner_options)
-            passed = passed and side_passed
-            outcome = "passed" if side_passed else "FAILED"
+            outcome = _run_suite(side, runner_options)
+            passed = passed and outcome.passed
             summaries.append(f"{title}: {outcome} in {time.monotonic() - start:.0f} s")
     print("==", *summaries, sep="\n")
     return 0 if passed else 1
@@ -126,11 +144,11 @@ def _generate(protos: Path) -> None:
             directory = directory.parent
 
 
-def _run_suite(side: str, options: Sequence[str]) -> bool:
+def _run_suite(side: str, options: Sequence[str]) -> _Outcome:
     """Run the suite against ``side``, show what it prints, and tell whether all cases passed."""
     paths = (str(_ROOT), str(_GENERATED))
     runner = [str(_RUNNER), "--mode", side, "--conf", str(_HERE / f"{side}.yaml")]
-    runner += [*_PARALLEL[side], *options]
+    runner += ["-v", *_PARALLEL[side], *options]
     with subprocess.Popen(
         [*runner, "--", sys.executable, "-m", f"tests.conformance.{side}"],
         cwd=_ROOT,
@@ -140,22 +158,27 @@ def _run_suite(side: str, options: Sequence[str]) -> bool:
         text=True,
     ) as process:
         assert process.stdout is not None
-        output = []
+        lines = []
         watchdog = Timer(_MAX_SECONDS, process.kill)
         watchdog.start()
         try:
             for line in process.stdout:
                 print(line, end="", flush=True)
-                output.append(line)
+                lines.append(line)
         finally:
             watchdog.cancel()
-    totals = _TOTALS.search("".join(output))
+    output = "".join(lines)
+    cases = Counter[str]()
+    for number, protocol in _CASES_OF_SERVER.findall(output):
+        cases[protocol] += int(number)
+    totals = _TOTALS.search(output)
     if process.returncode != 0 or totals is None:
-        return False
+        return _Outcome(False, cases)
     total, passed, failed = map(int, totals.groups())
     # With options, there may be fewer.
     expected = total if options else _CASES[side]
-    return expected == passed > 0 and failed == 0 and "could not be run" not in "".join(output)
+    has_passed = expected == passed > 0 and failed == 0 and "could not be run" not in output
+    return _Outcome(has_passed, cases)
 
 
 if __name__ == "__main__":
