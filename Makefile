@@ -5,6 +5,8 @@
 PYTHON ?= python3
 # Further arguments for pytest: make test ARGS="-k greet"
 ARGS ?=
+# Where notes and users listen, on loopback.
+PORT ?= 8000
 
 # tests/versions.py has one for each Python.
 VENV := .venv
@@ -35,10 +37,10 @@ demo: $(GENERATED) $(READY) ## Serve the greeting sample and call it
 	PYTHONPATH=$(CURDIR)/samples/greet/gen $(BIN)/python samples/greet/demo.py
 
 notes: $(GENERATED) $(READY) ## Serve the Flask sample and call it
-	$(BIN)/python samples/notes/notes_demo.py
+	$(BIN)/python samples/notes/notes_demo.py $(PORT)
 
 users: $(GENERATED) $(READY) ## Serve the Django sample
-	PYTHONPATH=$(CURDIR)/samples/users/gen $(BIN)/python samples/users/serve_users.py
+	PYTHONPATH=$(CURDIR)/samples/users/gen $(BIN)/python samples/users/serve_users.py $(PORT)
 
 test: $(GENERATED) $(READY) ## Run the unit and integration tests
 	$(PYTEST) $(ARGS)

@@ -57,4 +57,4 @@ if __name__ == "__main__":
         try:
             main(int(sys.argv[1]) if len(sys.argv) > 1 else 8000)
         except OSError as failure:
-            sys.exit(f"The site cannot be served: {failure}")
+            sys.exit(f"The site cannot be served: {failure}\nWith another port: make notes PORT=8001")

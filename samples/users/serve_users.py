@@ -1,8 +1,9 @@
-"""Makes the database and a first user, and starts gunicorn: `python serve_users.py`."""
+"""Makes the database and a first user, and starts gunicorn: `python serve_users.py [port]`."""
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -19,15 +20,23 @@ GUNICORN = ["--threads=8", "--pythonpath=gen", "--no-control-socket"]
 HERE = Path(__file__).resolve().parent
 
 
-def main() -> None:
+def main(port: int) -> None:
     """Do all that is needed before the site can be served, and serve it."""
+    try:
+        listener = socket.create_server(("127.0.0.1", port))
+    except OSError as failure:
+        sys.exit(f"The site cannot be served: {failure}\nWith another port: make users PORT=8001")
     os.chdir(HERE)
     os.environ["DJANGO_SETTINGS_MODULE"] = "website.settings"
     django.setup()
     call_command("migrate", verbosity=0)
     create_first_user()
-    print("Log in at http://127.0.0.1:8000/ - press Ctrl-C to end.", flush=True)
-    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *GUNICORN, "website.wsgi"])
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    print(f"Log in at {address}/ - press Ctrl-C to end.", flush=True)
+    # The socket listens before gunicorn has it: what connects meanwhile waits.
+    listener.set_inheritable(True)
+    bind = f"--bind=fd://{listener.fileno()}"
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", bind, *GUNICORN, "website.wsgi"])
 
 
 def create_first_user() -> None:
@@ -42,4 +51,4 @@ def create_first_user() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 8000)

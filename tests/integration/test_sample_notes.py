@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from base64 import b64encode
@@ -175,6 +176,18 @@ def test_it_ends_by_ctrl_c() -> None:
     with running() as sample:
         pass
     assert sample.process.returncode == 0
+
+
+def test_port_that_is_taken_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = subprocess.run(
+            [sys.executable, SAMPLE / "notes_demo.py", str(listener.getsockname()[1])],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("With another port: make notes PORT=8001\n")
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:

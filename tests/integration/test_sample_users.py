@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -31,9 +32,9 @@ _EXAMPLES = sort_blocks(read_blocks(_SAMPLE / "README.md")).examples
 class Site:
     """The sample, running."""
 
-    def __init__(self, port: int, output: str) -> None:
-        self.port = port
-        self.address = f"http://127.0.0.1:{port}"
+    def __init__(self, address: str, output: str) -> None:
+        self.port = int(address.rpartition(":")[2])
+        self.address = address
         self.output = output
 
     def log_in(self, password: str) -> tuple[str, str]:
@@ -76,19 +77,14 @@ def environment(database: Path) -> dict[str, str]:
 @contextmanager
 def serving(database: Path) -> Iterator[Site]:
     """Run what `make users` runs, on a port of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        process = subprocess.Popen(
-            [sys.executable, "-u", _SAMPLE / "serve_users.py"],
-            env={
-                **environment(database),
-                "GUNICORN_CMD_ARGS": f"--bind fd://{listener.fileno()} --graceful-timeout 5",
-            },
-            pass_fds=[listener.fileno()],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    process = subprocess.Popen(
+        [sys.executable, "-u", _SAMPLE / "serve_users.py", "0"],
+        # Where a machine's PORT is set, gunicorn by itself would listen there on all of its addresses.
+        env={**environment(database), "GUNICORN_CMD_ARGS": "--graceful-timeout 5", "PORT": "80"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert process.stdout is not None
     with process:
         try:
@@ -99,7 +95,9 @@ def serving(database: Path) -> Iterator[Site]:
                     break
             else:
                 raise AssertionError(output)
-            yield Site(port, output)
+            (address,) = re.findall(r"^Log in at (\S+)/ ", output, re.MULTILINE)
+            assert f"Listening at: {address} " in output
+            yield Site(address, output)
         finally:
             process.terminate()
             print(process.communicate(timeout=PATIENCE)[0])
@@ -117,6 +115,20 @@ def test_start_makes_the_first_user_once(tmp_path: Path) -> None:
         assert site.output.startswith(created)
     with serving(tmp_path / "users.sqlite3") as site:
         assert created not in site.output
+
+
+def test_port_that_is_taken_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    database = tmp_path / "users.sqlite3"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = subprocess.run(
+            [sys.executable, _SAMPLE / "serve_users.py", str(listener.getsockname()[1])],
+            env=environment(database),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert (done.returncode, done.stdout, database.exists()) == (1, "", False)
+    assert done.stderr.endswith("With another port: make users PORT=8001\n")
 
 
 @pytest.mark.parametrize(
