@@ -19,13 +19,14 @@ LIMIT = 30  # Seconds for the client to make its calls, or for gunicorn to end.
 
 def main(port: int) -> None:
     """Serve until Ctrl-C."""
-    # Told to end, it ends as by Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Told to end, or left by its terminal, it ends as by Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     with TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", port)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         # The socket listens before gunicorn has it: what connects meanwhile waits.
-        options = ["--bind", f"fd://{listener.fileno()}", "--threads", "8", "--log-level", "warning"]
-        options += ["--graceful-timeout", "5"]  # Streams of pages that are still open are cut then.
+        options = ["--bind", f"fd://{listener.fileno()}", "--log-level", "warning"]
+        options += ["--graceful-timeout", "5"]  # An upload that is still going on is cut then.
         environment = {
             **os.environ,
             "PYTHONPATH": str(HERE / "gen"),
@@ -36,6 +37,8 @@ def main(port: int) -> None:
             cwd=HERE,
             env=environment,
             pass_fds=[listener.fileno()],
+            # Ctrl-C is for this program alone, which then has gunicorn end what it is doing.
+            start_new_session=True,
         )
         listener.close()  # it is gunicorn's alone: were that to end, connections would be refused
         try:

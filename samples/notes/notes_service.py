@@ -40,6 +40,13 @@ class LoginRequired:
 class Notes(NoteService):
     """The handlers, one for each method of the service."""
 
+    def __init__(self) -> None:
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End the streams, which have no end of their own. A signal handler may call this."""
+        self._is_stopping = True
+
     def list_notes(self, request: ListNotesRequest, ctx: RequestContext) -> ListNotesResponse:
         """List the user's notes, each with its attachments."""
         return ListNotesResponse(notes=read_notes())
@@ -58,7 +65,7 @@ class Notes(NoteService):
     def watch_notes(self, request: WatchNotesRequest, ctx: RequestContext) -> Iterator[WatchNotesResponse]:
         """Send notes for as long as the client listens. `g` and the connection in it stay for as long."""
         last_id = 0
-        while ctx.is_active():
+        while ctx.is_active() and not self._is_stopping:
             for note in read_notes(after_id=last_id):
                 last_id = note.id
                 yield WatchNotesResponse(note=note)

@@ -31,7 +31,8 @@ pages = Blueprint("pages", __name__)
 
 # The service is at /api/notes.v1.NoteService. Hooks of this blueprint alone would be around its calls alone.
 api = Blueprint("api", __name__, url_prefix="/api")
-register_service(api, NoteServiceWSGIApplication(Notes(), interceptors=[LoginRequired()]))
+notes = Notes()
+register_service(api, NoteServiceWSGIApplication(notes, interceptors=[LoginRequired()]))
 
 
 def create_app() -> Flask:

@@ -6,14 +6,16 @@ The calls are made by hand, as any HTTP client can make them.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -47,9 +49,12 @@ def running() -> Iterator[Sample]:
         [sys.executable, "samples/notes/notes_demo.py", "0"],
         cwd=SAMPLE.parents[1],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
+    assert process.stderr is not None
     with process, process.stdout as lines:
         output = ""
         for line in lines:
@@ -59,8 +64,9 @@ def running() -> Iterator[Sample]:
                 break
         else:
             pytest.fail(f"it has not come so far: {output}")
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # to all programs of a terminal, as Ctrl-C
         process.wait(PATIENCE)
+        assert process.stderr.read() == ""
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +169,29 @@ def upload(browser: Browser, note_id: str, *pieces: bytes) -> Any:
     return json.loads(messages[0][1]) if messages else json.loads(end)["error"]
 
 
+@contextmanager
+def watching(port: int) -> Iterator[Connection]:
+    """Lend the stream of a user who watches for notes, and has seen one."""
+    browser = Browser(port)
+    try:
+        assert browser.log_in("jane", "correct horse") == 302
+        browser.call("CreateNote", text="Seen")
+    finally:
+        browser.close()
+    with browser.stream("WatchNotes") as connection:
+        connection.send(message(), LAST_CHUNK)
+        assert connection.read_head()[0] == 200
+        assert connection.read_envelope()[0] == 0
+        yield connection
+
+
+def read_end(connection: Connection) -> Any:
+    """Read a stream, whose head was read, to its end, and return what that says."""
+    *_, (flags, end) = envelopes(b"".join(iter(connection.read_chunk, b"")))
+    assert flags == END
+    return json.loads(end)
+
+
 # What the README says
 
 
@@ -172,10 +201,45 @@ def test_it_prints_what_the_readme_shows(sample: Sample) -> None:
     assert sample.output == shown
 
 
-def test_it_ends_by_ctrl_c() -> None:
-    with running() as sample:
-        pass
+def test_it_ends_by_ctrl_c_and_its_streams_with_it() -> None:
+    with ExitStack() as stack:
+        with running() as sample:
+            connection = stack.enter_context(watching(sample.port))
+        assert read_end(connection) == {}
     assert sample.process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_streams_end_with_a_gunicorn_that_was_started_by_hand(tmp_path: Path, number: signal.Signals) -> None:
+    database = tmp_path / "notes.sqlite3"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "notes_site:create_app()"],
+            cwd=SAMPLE,
+            env={
+                **os.environ,
+                "GUNICORN_CMD_ARGS": f"--bind fd://{listener.fileno()} --graceful-timeout 5",
+                "NOTES_DATABASE": str(database),
+            },
+            pass_fds=[listener.fileno()],
+        )
+    with process:
+        try:
+            with watching(port) as connection:
+                # The handler of SIGQUIT in gthread may wait for a lock that the thread it has interrupted
+                # holds while it hands a request on. This note comes by no request.
+                with closing(sqlite3.connect(database)) as notes, notes:
+                    notes.execute(
+                        "INSERT INTO note (user_id, text) SELECT id, '' FROM user WHERE name = 'jane'"
+                    )
+                assert connection.read_envelope()[0] == 0
+                process.send_signal(number)
+                assert read_end(connection) == {}
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+    assert process.returncode == 0
 
 
 def test_port_that_is_taken_is_told() -> None:
