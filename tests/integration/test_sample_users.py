@@ -182,11 +182,32 @@ def test_import_that_breaks_off_creates_nobody(site: Site) -> None:
             connection.send(chunk(envelope(json.dumps({"name": name}).encode())))
         connection.end()
         connection.read_rest()
-    # Nobody else could create them while the transaction was open.
     with Connection(site.port) as connection:
         body = envelope(b'{"name": "emil"}') + envelope(b'{"name": "fred"}')
         connection.send(request("ImportUsers", headers, cookies), chunk(body), LAST_CHUNK)
         assert connection.read_reply().messages() == [b'{"count":2}']
+
+
+def test_others_write_while_an_importer_is_in_the_middle_of_its_stream(site: Site) -> None:
+    _, cookies = site.log_in("let-me-in")
+    headers = {"content-type": "application/connect+json", "transfer-encoding": "chunked"}
+    with Connection(site.port) as connection:
+        connection.send(request("ImportUsers", headers, cookies), chunk(envelope(b'{"name": "gina"}')))
+        # A login writes, too.
+        _, other_cookies = site.log_in("let-me-in")
+        assert site.call("CreateUser", {"name": "hugo"}, other_cookies).status == 200
+        connection.send(chunk(envelope(b'{"name": "ivan"}')), LAST_CHUNK)
+        assert connection.read_reply().messages() == [b'{"count":2}']
+
+
+def test_import_of_too_many_creates_nobody(site: Site) -> None:
+    _, cookies = site.log_in("let-me-in")
+    body = b"".join(envelope(json.dumps({"name": f"user-{number}"}).encode()) for number in range(1001))
+    with Connection(site.port) as connection:
+        headers = {"content-type": "application/connect+json", "content-length": len(body)}
+        connection.send(request("ImportUsers", headers, cookies), body)
+        assert connection.read_reply().error()["code"] == "resource_exhausted"
+    assert site.call("CreateUser", {"name": "user-0"}, cookies).status == 200
 
 
 def test_management_commands_find_the_site(tmp_path: Path) -> None:

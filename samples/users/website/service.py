@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
@@ -14,6 +15,7 @@ from connect_sync import Code, ConnectError, RequestContext
 from wsgi_adapters.django import current_request
 
 _FOR_STAFF = {"CreateUser", "ImportUsers"}
+_IMPORT_MAX = 1000
 
 
 class Users(UserService):
@@ -33,17 +35,17 @@ class Users(UserService):
             yield to_message(user)
 
     def import_users(self, request: Iterator[pb.User], ctx: RequestContext) -> pb.ImportUsersResponse:
-        """Create users as they come.
+        """Create users in one transaction, once all of them have come.
 
-        The transaction is there from the first message to the last. Whatever ends it early, an error here or
-        a client that leaves, takes back what was created.
+        A client may take its time. With SQLite nobody else could write while a transaction waits for it.
         """
-        count = 0
+        messages = list(islice(request, _IMPORT_MAX + 1))
+        if len(messages) > _IMPORT_MAX:
+            raise ConnectError(Code.RESOURCE_EXHAUSTED, f"{_IMPORT_MAX} users may be imported at a time")
         with transaction.atomic():
-            for message in request:
+            for message in messages:
                 create(message)
-                count += 1
-        return pb.ImportUsersResponse(count=count)
+        return pb.ImportUsersResponse(count=len(messages))
 
 
 class Authentication:
