@@ -11,7 +11,7 @@ import urllib3
 from notes.v1.notes_connect import NoteServiceClient
 from notes.v1.notes_pb2 import AttachFileRequest, CreateNoteRequest, ListNotesRequest, WatchNotesRequest
 
-from connect_sync import ConnectError, RequestContext
+from connect_sync import Code, ConnectError, RequestContext
 
 PIECE_BYTES = 64 * 1024
 
@@ -22,13 +22,14 @@ class Session:
     def __init__(self, address: str, name: str, password: str) -> None:
         """Log in by the form that people use, too."""
         fields = {"name": name, "password": password}
-        with urllib3.PoolManager() as manager:
+        with urllib3.PoolManager(retries=False) as manager:
             answer = manager.request(
                 "POST", f"{address}/login", fields=fields, encode_multipart=False, redirect=False
             )
-        if answer.status != 302:
+        cookie = answer.headers.get("set-cookie")
+        if answer.status != 302 or cookie is None:
             sys.exit(f"{name} could not log in: HTTP {answer.status}")
-        self._cookie = answer.headers["set-cookie"].partition(";")[0]
+        self._cookie = cookie.partition(";")[0]
 
     def on_start(self, ctx: RequestContext) -> None:
         """Add the cookie to the headers of the request."""
@@ -41,7 +42,11 @@ def main(address: str) -> None:
         try:
             client.list_notes(ListNotesRequest())
         except ConnectError as error:
+            if error.code is not Code.UNAUTHENTICATED:
+                raise
             print(f"Without a login: {error}")
+        else:
+            sys.exit("Without a login: this should have failed")
 
     session = Session(address, "jane", "correct horse")
     with NoteServiceClient(f"{address}/api", interceptors=[session], timeout_ms=10_000) as client:
@@ -74,7 +79,8 @@ def pieces(note_id: int, name: str, file: BinaryIO) -> Iterator[AttachFileReques
 
 
 if __name__ == "__main__":
+    url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
     try:
-        main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000")
-    except ConnectError as failure:
-        sys.exit(str(failure))
+        main(url)
+    except (ConnectError, urllib3.exceptions.HTTPError) as failure:
+        sys.exit(f"The site at {url} has failed, or is not there: {failure}")

@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).with_name("gen")))  # where the generated cod
 from users.v1.users_connect import UserServiceClient
 from users.v1.users_pb2 import ListUsersRequest, User, WhoAmIRequest
 
-from connect_sync import ConnectError, RequestContext
+from connect_sync import Code, ConnectError, RequestContext
 
 NEWCOMERS = ["grace", "ada", "alan"]
 
@@ -34,7 +34,9 @@ class Session:
 def main(address: str) -> None:
     """Make the calls, one after the other."""
     with UserServiceClient(address) as stranger:
-        report_failure("WhoAmI without a session", lambda: stranger.who_am_i(WhoAmIRequest()))
+        report_failure(
+            "WhoAmI without a session", Code.UNAUTHENTICATED, lambda: stranger.who_am_i(WhoAmIRequest())
+        )
 
     session = Session(log_in(address, "admin", "let-me-in"))
     with UserServiceClient(address, interceptors=[session], timeout_ms=10_000) as client:
@@ -46,9 +48,11 @@ def main(address: str) -> None:
         print(f"ImportUsers: {imported.count} created")
 
         report_failure(
-            "ImportUsers with a name that is there", lambda: client.import_users(announced(["joan", "ada"]))
+            "ImportUsers with a name that is there",
+            Code.ALREADY_EXISTS,
+            lambda: client.import_users(announced(["joan", "ada"])),
         )
-        report_failure("CreateUser without a name", lambda: client.create_user(User()))
+        report_failure("CreateUser without a name", Code.INVALID_ARGUMENT, lambda: client.create_user(User()))
 
         for user in client.list_users(ListUsersRequest()):
             print(f"ListUsers: {user.name}")
@@ -56,7 +60,7 @@ def main(address: str) -> None:
 
 def log_in(address: str, name: str, password: str) -> str:
     """Log in by the page for people, and return the cookie of the session."""
-    with urllib3.PoolManager() as manager:
+    with urllib3.PoolManager(retries=False) as manager:
         form = manager.request("GET", f"{address}/login/")
         token = cookie_of(form, "csrftoken")
         fields = {"username": name, "password": password, "csrfmiddlewaretoken": token.partition("=")[2]}
@@ -90,18 +94,21 @@ def announced(names: list[str]) -> Iterator[User]:
         yield User(name=name, email=f"{name}@example.com")
 
 
-def report_failure(title: str, call: Callable[[], object]) -> None:
-    """Make a call that the service has to refuse, and print how it did."""
+def report_failure(title: str, code: Code, call: Callable[[], object]) -> None:
+    """Make a call that the service has to refuse with ``code``, and print how it did."""
     try:
         call()
     except ConnectError as error:
+        if error.code is not code:
+            raise
         print(f"{title}: {error}")
     else:
         sys.exit(f"{title}: this should have failed")
 
 
 if __name__ == "__main__":
+    url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
     try:
-        main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000")
-    except ConnectError as failure:
-        sys.exit(str(failure))
+        main(url)
+    except (ConnectError, urllib3.exceptions.HTTPError) as failure:
+        sys.exit(f"The site at {url} has failed, or is not there: {failure}")
