@@ -397,6 +397,13 @@ def test_call_of_the_sites_own_page_is_answered(jane: Browser) -> None:
     assert jane.post(f"{SERVICE}/CreateNote", b'{"text": "Mine"}', headers).status == 200
 
 
+def test_call_of_the_sites_own_page_is_answered_behind_a_proxy_with_tls(jane: Browser) -> None:
+    # gunicorn believes this from a proxy on the same host.
+    headers = {**JSON, "x-forwarded-proto": "https", "origin": f"https://127.0.0.1:{jane.port}"}
+
+    assert jane.post(f"{SERVICE}/CreateNote", b'{"text": "Mine"}', headers).status == 200
+
+
 def test_cookie_is_kept_from_scripts_and_other_sites(stranger: Browser) -> None:
     form = {"content-type": "application/x-www-form-urlencoded"}
     response = stranger.post("/login", b"name=jane&password=correct+horse", form)
