@@ -108,6 +108,16 @@ class Newcomer:
         pattern = rf"\blocalhost([: ])({'|'.join(_PORTS)})\b"
         return re.sub(pattern, lambda match: f"localhost{match[1]}{self._ports[match[2]]}", text)
 
+    @property
+    def address(self) -> str:
+        """What stands for the address of the pages, as host and port."""
+        return self.localize(f"localhost:{_PORTS[0]}")
+
+    def add(self, file: str, *texts: str) -> None:
+        """Put something at the end of a file, which may be new."""
+        with (self.folder / file).open("a") as end:
+            end.write("\n\n".join(["", *texts]))
+
     def save(self, files: Sequence[Block]) -> None:
         for block in files:
             assert block.file is not None

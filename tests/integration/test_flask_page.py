@@ -1,0 +1,238 @@
+"""docs/flask.md, followed as it stands: each block is saved or run, where the page says.
+
+A test adds what a site has of its own, such as users, where the page leaves that to the reader.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+import urllib3
+
+from tests.integration.newcomer import README, Newcomer, read_blocks, sort_blocks
+from tests.integration.wire import END, PATIENCE, envelope, envelopes
+
+_BLOCKS = read_blocks(README.with_name("docs") / "flask.md")
+(
+    _INSTALL,
+    _SITE,
+    _SERVE,
+    _CALL,
+    _CALLED,
+    _URL_FOR,
+    _HANDLER,
+    _LOGIN,
+    _HTTP_ERRORS,
+    _STREAM,
+    _COOKIES,
+    _ORIGINS,
+    _CORS,
+    _MOUNTED,
+    _SERVE_MOUNTED,
+    _INSIDE,
+    _DISPATCHED,
+) = _BLOCKS
+
+_REST_OF_THE_SITE = """
+from flask import g
+from flask_login import LoginManager, UserMixin, login_user
+from server import GreetRequest, GreetResponse, GreetService
+
+
+class User(UserMixin):
+    id = "jane"
+
+
+app.secret_key = "for tests"
+LoginManager(app).user_loader(lambda _: User())
+
+
+@app.post("/login")
+def log_in():
+    login_user(User())
+    return "welcome"
+
+
+@app.before_request
+def name_site():
+    g.user = "the site"
+
+
+class Shop(GreetService):
+    def greet(self, request: GreetRequest, ctx: RequestContext) -> GreetResponse:
+        raise {"nobody": NotFound, "somebody": Forbidden}[request.name](request.name)
+
+
+shop = Blueprint("shop", __name__, url_prefix="/shop")
+register_service(shop, GreetServiceWSGIApplication(Shop(), interceptors=[HTTPErrors()]))
+app.register_blueprint(shop)
+"""
+
+
+class Site:
+    """A site that somebody has made by the page, as it runs."""
+
+    def __init__(self, newcomer: Newcomer) -> None:
+        self.newcomer = newcomer
+        self.address = f"http://{newcomer.address}"
+
+    def call(self, path: str, name: str, **headers: str) -> urllib3.BaseHTTPResponse:
+        body = json.dumps({"name": name}).encode()
+        headers["content-type"] = "application/json"
+        return self.request("POST", f"{path}/greet.v1.GreetService/Greet", body, headers)
+
+    def request(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> urllib3.BaseHTTPResponse:
+        headers = {"connection": "close", **(headers or {})}
+        with urllib3.PoolManager(timeout=PATIENCE, retries=False) as manager:
+            return manager.request(method, self.address + path, body=body, headers=headers)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of somebody who has followed the README to where the service can be served."""
+    folder = tmp_path_factory.mktemp("readme")
+    readme = sort_blocks([block for block in read_blocks(README) if block.section != "Install"])
+    newcomer = Newcomer(folder)
+    newcomer.save(readme.files)
+    newcomer.run(next(block.text for block in readme.preparations if "protoc" in block.text))
+    return folder
+
+
+@pytest.fixture
+def newcomer(folder: Path, tmp_path: Path) -> Newcomer:
+    return Newcomer(copytree(folder, tmp_path / "site"))
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site that has all of the page, but for what streams."""
+    newcomer = Newcomer(copytree(folder, tmp_path_factory.mktemp("site") / "site"))
+    newcomer.save([_SITE])
+    newcomer.add("server.py", _HANDLER.text)
+    blocks = [_LOGIN, _HTTP_ERRORS, _COOKIES, _ORIGINS, _CORS]
+    newcomer.add("site_server.py", *(block.text for block in blocks), _REST_OF_THE_SITE)
+    with newcomer.serving(_SERVE.text):
+        yield Site(newcomer)
+
+
+def test_every_block_is_followed() -> None:
+    assert [(block.section, block.file or block.language) for block in _BLOCKS] == [
+        ("As views", "sh"),  # which the environment of the tests stands for
+        ("As views", "site_server.py"),
+        ("As views", "sh"),
+        ("As views", "sh"),
+        ("As views", "text"),
+        ("As views", "python"),
+        ("What handlers have of Flask", "server.py"),
+        ("Login", "site_server.py"),
+        ("Errors", "site_server.py"),
+        ("Streams", "server.py"),
+        ("Cross-site requests", "site_server.py"),
+        ("Cross-site requests", "site_server.py"),
+        ("CORS", "site_server.py"),
+        ("Mounted", "mounted.py"),
+        ("Mounted", "sh"),
+        ("Mounted", "python"),
+        ("Mounted", "python"),
+    ]
+    assert _INSTALL.text.startswith("pip install")
+
+
+# As views
+
+
+def test_call_prints_what_the_page_shows(newcomer: Newcomer) -> None:
+    newcomer.save([_SITE])
+    with newcomer.serving(_SERVE.text):
+        assert newcomer.run(_CALL.text).splitlines() == _CALLED.text.splitlines()
+
+
+def test_url_is_what_the_page_says(newcomer: Newcomer) -> None:
+    newcomer.save([_SITE])
+    newcomer.add("addresses.py", _URL_FOR.text)
+    newcomer.run("python addresses.py")
+
+
+def test_handler_has_g_and_the_session(site: Site) -> None:
+    response = site.call("/api", "Jane")
+    assert response.json() == {"greeting": "Hello, Jane, from the site!"}
+    assert response.headers["set-cookie"].startswith("session=")
+
+
+def test_call_takes_a_login_of_flask_login(site: Site) -> None:
+    refused = site.call("/members", "Jane")
+    assert (refused.status, refused.json()["code"]) == (401, "unauthenticated")
+    cookie = site.request("POST", "/login").headers["set-cookie"].partition(";")[0]
+    assert site.call("/members", "Jane", cookie=cookie).status == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code"), [("nobody", 404, "not_found"), ("somebody", 403, "permission_denied")]
+)
+def test_exceptions_of_views_are_translated(site: Site, name: str, status: int, code: str) -> None:
+    response = site.call("/shop", name)
+    assert (response.status, response.json()["code"]) == (status, code)
+
+
+def test_context_stays_for_a_stream(newcomer: Newcomer) -> None:
+    newcomer.save([_SITE])
+    newcomer.add("server.py", _STREAM.text)
+    newcomer.add("site_server.py", _HTTP_ERRORS.text, _REST_OF_THE_SITE)
+    with newcomer.serving(_SERVE.text):
+        response = Site(newcomer).request(
+            "POST",
+            "/api/greet.v1.GreetService/GreetIndividuals",
+            envelope(b'{"name": "Jane,John"}'),
+            {"content-type": "application/connect+json"},
+        )
+    *messages, (flags, end) = envelopes(response.data)
+    assert [json.loads(message) for _, message in messages] == [
+        {"greeting": "Hello, Jane, from the site!"},
+        {"greeting": "Hello, John, from the site!"},
+    ]
+    assert (flags, end) == (END, b"{}")
+
+
+def test_cookie_is_for_the_sites_own_pages(site: Site) -> None:
+    _, *attributes = site.call("/api", "Jane").headers["set-cookie"].split("; ")
+    assert {"Secure", "SameSite=Lax"} <= set(attributes)
+
+
+def test_other_origins_are_refused(site: Site) -> None:
+    assert site.call("/api", "Jane", origin="https://example.org").status == 403
+    assert site.call("/api", "Jane", origin=site.address).status == 200
+
+
+def test_preflight_allows_the_origin_of_the_page(site: Site) -> None:
+    asked = {
+        "origin": "https://example.com",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "connect-protocol-version, content-type",
+    }
+    answer = site.request("OPTIONS", "/api/greet.v1.GreetService/Greet", headers=asked).headers
+    assert answer["access-control-allow-origin"] == "https://example.com"
+    assert answer["access-control-allow-headers"].lower() == "connect-protocol-version, content-type"
+
+
+# Mounted
+
+
+_BEFORE, _, _BESIDE = _MOUNTED.text.rstrip().rpartition("\n")
+
+
+@pytest.mark.parametrize(
+    ("ending", "name"),
+    [(_BESIDE, "app"), (_INSIDE.text, "site"), (_DISPATCHED.text, "site")],
+    ids=["beside", "inside", "by DispatcherMiddleware"],
+)
+def test_service_is_mounted(newcomer: Newcomer, ending: str, name: str) -> None:
+    newcomer.add("mounted.py", _BEFORE, ending, 'site.get("/")(lambda: "the site")\n')
+    with newcomer.serving(_SERVE_MOUNTED.text.replace(":app", f":{name}")):
+        assert newcomer.run(_CALL.text).splitlines() == _CALLED.text.splitlines()
+        assert Site(newcomer).request("GET", "/").data == b"the site"
