@@ -6,15 +6,15 @@ A test adds what a site has of its own, such as users, where the page leaves tha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
 
 import pytest
-import urllib3
 
-from tests.integration.newcomer import README, Newcomer, read_blocks, sort_blocks
-from tests.integration.wire import END, PATIENCE, envelope, envelopes
+from tests.integration.newcomer import README, Newcomer, read_blocks
+from tests.integration.pages import Site, follow_readme
+from tests.integration.wire import END, envelope, envelopes
 
 _BLOCKS = read_blocks(README.with_name("docs") / "flask.md")
 (
@@ -73,35 +73,9 @@ app.register_blueprint(shop)
 """
 
 
-class Site:
-    """A site that somebody has made by the page, as it runs."""
-
-    def __init__(self, newcomer: Newcomer) -> None:
-        self.newcomer = newcomer
-        self.address = f"http://{newcomer.address}"
-
-    def call(self, path: str, name: str, **headers: str) -> urllib3.BaseHTTPResponse:
-        body = json.dumps({"name": name}).encode()
-        headers["content-type"] = "application/json"
-        return self.request("POST", f"{path}/greet.v1.GreetService/Greet", body, headers)
-
-    def request(
-        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
-    ) -> urllib3.BaseHTTPResponse:
-        headers = {"connection": "close", **(headers or {})}
-        with urllib3.PoolManager(timeout=PATIENCE, retries=False) as manager:
-            return manager.request(method, self.address + path, body=body, headers=headers)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of somebody who has followed the README to where the service can be served."""
-    folder = tmp_path_factory.mktemp("readme")
-    readme = sort_blocks([block for block in read_blocks(README) if block.section != "Install"])
-    newcomer = Newcomer(folder)
-    newcomer.save(readme.files)
-    newcomer.run(next(block.text for block in readme.preparations if "protoc" in block.text))
-    return folder
+    return follow_readme(tmp_path_factory.mktemp("readme"))
 
 
 @pytest.fixture
