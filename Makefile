@@ -27,7 +27,7 @@ ON_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 PYRIGHT := $(ON_PATH) PYRIGHT_PYTHON_IGNORE_WARNINGS=1 pyright
 
 .DEFAULT_GOAL := help
-.PHONY: help demo notes users test check conformance test-versions test-system bench clean
+.PHONY: help demo notes users test check conformance test-versions test-system bench bench-guard clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -66,6 +66,9 @@ test-system: $(GENERATED) $(READY) ## Run the tests with clients and servers of 
 
 bench: $(GENERATED) $(READY) ## Run the benchmarks
 	$(BIN)/python -m tests.benchmarks
+
+bench-guard: $(GENERATED) $(READY) ## Count the instructions of the hot paths, and compare with the record
+	$(BIN)/python -m tests.benchmarks.guard
 
 clean: ## Remove environments, generated code, builds and caches
 	rm -rf .venv .venvs tests/gen tests/benchmarks/gen tests/conformance/gen samples/*/gen build dist *.egg-info

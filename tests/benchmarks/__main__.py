@@ -1,7 +1,10 @@
 """Runs every benchmark."""
 
-from tests.benchmarks import client, in_process
+from tests.benchmarks import client, in_process, memory, startup, throughput
 
 if __name__ == "__main__":
     in_process.main()
     client.main()
+    throughput.main()
+    memory.main()
+    startup.main()

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import http.client
 import multiprocessing
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
-from pathlib import Path
 from time import process_time
 
 import urllib3
@@ -25,6 +21,7 @@ from benchmark.v1.benchmark_pb2 import Message
 from connect_sync import Cancellation
 from tests.benchmarks import grpc_peer, peer
 from tests.benchmarks.measure import Row, interleaved, print_table
+from tests.benchmarks.server import serving
 from tests.benchmarks.service import ECHO, MESSAGE, PAYLOAD, wrap
 
 _BODY = MESSAGE.SerializeToString()
@@ -169,42 +166,11 @@ def _streams() -> None:
         print_table(f"Client, {kind}, a message", "µs", rows)
 
 
-@contextmanager
-def serving(*options: str) -> Iterator[int]:
-    """Serve our service by gunicorn with further ``options``, and yield its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        process = subprocess.Popen(
-            [
-                *(
-                    sys.executable,
-                    "-m",
-                    "gunicorn",
-                    "--bind",
-                    f"fd://{listener.fileno()}",
-                    "--no-control-socket",
-                ),
-                *("--log-level", "warning", *options, "tests.benchmarks.service:app"),
-            ],
-            cwd=Path(__file__).resolve().parents[2],
-            pass_fds=[listener.fileno()],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-    try:
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def _grpcio() -> None:
     """Print a table of calls that go to a real server and back, in ours and in grpcio's way."""
     with ExitStack() as stack:
-        ours = stack.enter_context(
-            BenchmarkServiceClient(
-                _url(stack.enter_context(serving("--worker-class=gthread", "--threads=8")))
-            )
-        )
+        server = stack.enter_context(serving("service:app", "--worker-class=gthread", "--threads=8"))
+        ours = stack.enter_context(BenchmarkServiceClient(_url(server.port)))
         echo = stack.enter_context(grpc_peer.client(stack.enter_context(grpc_peer.serving())))
         cases: dict[str, Callable[[], object]] = {
             "grpcio and its server": lambda: echo(MESSAGE),

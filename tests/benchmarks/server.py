@@ -1,0 +1,67 @@
+"""A gunicorn that serves what is measured, as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PATIENCE = 20.0
+"""Seconds in which it should long have started."""
+
+
+class Server(NamedTuple):
+    """A gunicorn with one worker."""
+
+    port: int
+    process: int
+    """The process of its master."""
+
+    def worker(self) -> int:
+        """Return the process of its worker."""
+        children = Path(f"/proc/{self.process}/task/{self.process}/children")
+        (worker,) = children.read_text().split()
+        return int(worker)
+
+
+@contextmanager
+def serving(application: str, *options: str) -> Iterator[Server]:
+    """Serve an application of ``tests.benchmarks``, ``module:name``, with further options of gunicorn."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "gunicorn", "--no-control-socket", "--log-level", "warning"),
+                *("--bind", f"fd://{listener.fileno()}", *options, f"tests.benchmarks.{application}"),
+            ],
+            cwd=_ROOT,
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            server = Server(port, process.pid)
+            deadline = time.monotonic() + _PATIENCE
+            while not os.path.exists(f"/proc/{process.pid}") or not _has_worker(server):
+                assert process.poll() is None, "gunicorn has ended"
+                assert time.monotonic() < deadline, "gunicorn has not started"
+                time.sleep(0.05)
+            yield server
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _has_worker(server: Server) -> bool:
+    try:
+        server.worker()
+    except ValueError:
+        return False
+    return True

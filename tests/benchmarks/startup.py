@@ -1,0 +1,49 @@
+"""Start-up: how long a program takes to have its imports, against what it could not do without."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import partial
+
+from tests.benchmarks import peer
+from tests.benchmarks.measure import Row, interleaved, print_table
+
+_NOTHING = "pass"
+_PROTOBUF = "import benchmark.v1.benchmark_pb2"
+_CLIENT = "import benchmark.v1.benchmark_connect"
+_SERVER = "import tests.benchmarks.service"
+
+
+def _start(program: str) -> None:
+    subprocess.run([sys.executable, "-c", program], check=True, env=_environment)
+
+
+_environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def main() -> None:
+    """Print a table."""
+    assert peer.Message is not None  # its code is there
+    programs = {
+        "Python alone": _NOTHING,
+        "messages of Protobuf": _PROTOBUF,
+        "messages and urllib3": f"{_PROTOBUF}, urllib3",
+        "connect-sync, a client": _CLIENT,
+        "connect-sync, an application": f"{_CLIENT}, wsgi_adapters",
+        "connectrpc, its client and application": "import peer.v1.benchmark_connect",
+        "grpcio": f"{_PROTOBUF}, grpc",
+    }
+    cases = {name: partial(_start, program) for name, program in programs.items()}
+    times = {
+        name: [value / 1000 for value in values]
+        for name, values in interleaved(cases, calls=1, rounds=15).items()
+    }
+    floor = times["messages and urllib3"]
+    rows = [Row(name, values, None if values is floor else floor) for name, values in times.items()]
+    print_table("Start-up, from the start of a process to its end", "ms", rows)
+
+
+if __name__ == "__main__":
+    main()
