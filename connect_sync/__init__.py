@@ -16,7 +16,7 @@ from connect_sync.client import (
 from connect_sync.code import Code
 from connect_sync.compression import Brotli, Compression, Deflate, Gzip, Snappy, Zstd
 from connect_sync.context import RequestContext
-from connect_sync.errors import ConnectError, ErrorDetail, MalformedError
+from connect_sync.errors import ConnectError, ErrorDetail, MalformedError, TooLargeError
 from connect_sync.headers import Headers, HeadersInput
 from connect_sync.http import Body, Request, Response
 from connect_sync.interceptor import (
@@ -61,6 +61,7 @@ __all__ = [
     "Snappy",
     "StartInterceptor",
     "StreamKind",
+    "TooLargeError",
     "Transport",
     "UnaryInterceptor",
     "Zstd",

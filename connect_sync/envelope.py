@@ -20,7 +20,7 @@ from connect_sync.http import READ_SIZE, Body
 
 _PREFIX = Struct(">BI")
 pack_prefix: Callable[[int, int], bytes] = _PREFIX.pack
-"""Returns what stands before a payload, of the flags and the length."""
+"""Returns the bytes before a payload, for its flags and its length."""
 _unpack_prefix = _PREFIX.unpack_from
 PREFIX_SIZE = _PREFIX.size
 """Bytes before the payload: flags and length, 5 in all."""

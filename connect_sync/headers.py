@@ -56,17 +56,15 @@ class Headers(MutableMapping[str, str]):
         values: dict[str, list[str]] = {}
         for name, value in pairs:
             values.setdefault(name.lower(), []).append(value)
-        return cls._of(values)
-
-    @classmethod
-    def _of(cls, values: dict[str, list[str]]) -> Headers:
-        headers = Headers.__new__(Headers)
+        headers = cls()
         headers._values = values
         return headers
 
     def copy(self) -> Headers:
         """Return headers with the same values, which change on their own."""
-        return self._of({name: values.copy() for name, values in self._values.items()})
+        headers = Headers()
+        headers._values = {name: values.copy() for name, values in self._values.items()}
+        return headers
 
     def add(self, name: str, value: str) -> None:
         """Add a value to those that ``name`` has.

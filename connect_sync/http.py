@@ -26,7 +26,10 @@ READ_SIZE = 64 * 1024
 
 
 class Body:
-    """The bytes of a request or a response, read as they arrive. Subclasses say how, by ``read``."""
+    """The bytes of a request or a response, read as they arrive. Subclasses say how, by ``read``.
+
+    It is no abstract class, since to tell bodies from other iterables would then cost a call in every call.
+    """
 
     __slots__ = ()
 
@@ -171,6 +174,10 @@ class Response:
         if isinstance(self._headers, tuple):
             self._headers = Headers.from_wire(self._headers)
         return self._headers
+
+    @headers.setter
+    def headers(self, headers: Headers) -> None:
+        self._headers = headers
 
     def fields(self) -> list[tuple[str, str]]:
         """Return the names and values of the headers, in a new list."""

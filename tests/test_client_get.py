@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BytesValue
 
 from connect_sync import (
+    Call,
     ConnectClient,
     ConnectError,
     IdempotencyLevel,
@@ -39,6 +42,17 @@ BYTES: Method[BytesValue, BytesValue] = Method(
 STRUCT: Method[Struct, Struct] = Method(
     "unit.v1.UnitService", "Struct", Struct, Struct, idempotency=IdempotencyLevel.NO_SIDE_EFFECTS
 )
+
+
+class Repeating:
+    """An interceptor that calls once with each of some texts."""
+
+    def __init__(self, *texts: str) -> None:
+        self._texts = texts
+
+    def intercept_unary(self, call_next: Call[Any, Message], request: Any, ctx: RequestContext) -> Message:
+        *_, response = [call_next(text(value), ctx) for value in self._texts]
+        return response
 
 
 def json_response() -> Response:
@@ -249,3 +263,15 @@ def test_server_that_knows_no_get_of_the_method_answers_so() -> None:
         ConnectError, match=r"^unknown: /unit\.v1\.UnitService/Unary was answered with HTTP 405"
     ):
         client.call_unary(declared_otherwise, text("a"), use_get=True)
+
+
+def test_each_attempt_is_a_request_of_its_own() -> None:
+    long = "x" * 20_000
+    client, transport = scripted(*[unary_response()] * 3, interceptors=[Repeating(long, "a", long)])
+    client.call_unary(READ, text(), use_get=True)
+
+    assert [(sent.method, bool(sent.query), bool(sent.body)) for sent in transport.sent] == [
+        ("POST", False, True),
+        ("GET", True, False),
+        ("POST", False, True),
+    ]

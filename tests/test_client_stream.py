@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from connect_sync import (
     Headers,
     HeadersInput,
     RequestContext,
+    ResponseMetadata,
 )
 from connect_sync.http import Request, Response
 from tests.support import (
@@ -26,6 +28,7 @@ from tests.support import (
     END,
     OK_END,
     SERVER_STREAM,
+    UNARY,
     Clock,
     ScriptedBody,
     TextMethod,
@@ -701,3 +704,32 @@ def test_server_is_asked_for_a_message_when_the_client_wants_it() -> None:
             log.append(f"got {response.value}")
 
     assert log == ["yields a", "got a", "yields b", "got b", "yields c", "got c"]
+
+
+def test_requests_are_let_go_of_when_an_early_answer_ends_the_call() -> None:
+    closed = []
+
+    def requests() -> Iterator[StringValue]:
+        try:
+            while True:
+                yield text("a")
+        finally:
+            closed.append(True)
+
+    client = in_memory(serve(CLIENT_STREAM, lambda received, ctx: next(received)))
+    gc.disable()
+    try:
+        client.call_client_stream(CLIENT_STREAM, requests())
+        assert closed
+    finally:
+        gc.enable()
+
+
+def test_context_that_is_kept_keeps_no_message() -> None:
+    client = in_memory(serve(UNARY))
+    with ResponseMetadata() as metadata:
+        client.call_unary(UNARY, text("x" * 100_000))
+
+    ctx = metadata._ctx
+    assert ctx is not None
+    assert ctx._request.body == ()

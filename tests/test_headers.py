@@ -223,3 +223,24 @@ def test_base64_differs_from_the_standard_only_in_its_padding(size: int) -> None
 
     assert encode_base64(data) == b64encode(data).decode().rstrip("=")
     assert decode_base64(encode_base64(data)) == data
+
+
+def test_copy_changes_on_its_own() -> None:
+    headers = Headers({"a": "1"})
+    copy = headers.copy()
+    copy.add("a", "2")
+    copy["b"] = "3"
+
+    assert headers.multi_items() == [("a", "1")]
+    assert copy.multi_items() == [("a", "1"), ("a", "2"), ("b", "3")]
+
+
+def test_replaced_value_has_its_place_where_it_was_written() -> None:
+    headers = Headers({"a": "1", "b": "2"})
+    headers["a"] = "3"
+
+    assert headers.multi_items() == [("b", "2"), ("a", "3")]
+
+
+def test_each_of_several_names_is_looked_up() -> None:
+    assert Headers({"a": "1", "c": "3"}).get_each(("c", "b", "a")) == ["3", None, "1"]

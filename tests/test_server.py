@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial, wraps
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -91,6 +91,43 @@ def test_handler_of_other_arguments_is_refused_when_the_service_is_built(handler
 def test_handler_may_be_anything_that_takes_a_request_and_a_context() -> None:
     for handler in (lambda *arguments: None, lambda request, ctx, more=1: None, partial(max, key=str)):
         Service(SimpleNamespace(greet=handler), {"greet": UNARY}, compressions=())
+
+
+def with_session(handler: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(handler)
+    def wrapper(request: StringValue, ctx: RequestContext) -> Any:
+        return handler(request, ctx, "session")
+
+    return wrapper
+
+
+def without_context(handler: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(handler)
+    def wrapper(request: StringValue, ctx: RequestContext) -> Any:
+        return handler(request)
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [with_session(lambda request, ctx, session: request), without_context(lambda request: request)],
+    ids=["more", "less"],
+)
+def test_decorated_handler_takes_what_its_decorator_does(handler: Any) -> None:
+    assert ask(serve(UNARY, handler), UNARY, proto("a")).text == "a"
+
+
+def test_decorator_that_takes_other_arguments_is_refused() -> None:
+    def handler(request: StringValue, ctx: RequestContext) -> StringValue:
+        return request
+
+    @wraps(handler)
+    def wrapper(request: StringValue) -> Any:
+        return handler(request, None)  # type: ignore[arg-type]
+
+    with pytest.raises(TypeError, match="does not take a request and a context"):
+        serve(UNARY, cast(Any, wrapper))
 
 
 def test_class_in_the_place_of_its_instance_is_refused() -> None:

@@ -402,6 +402,7 @@ def test_connect_error_is_not_logged(method: TextMethod, caplog: pytest.LogCaptu
         (CLIENT_STREAM, None),
         (CLIENT_STREAM, "a"),
         (CLIENT_STREAM, [text("a")]),
+        (CLIENT_STREAM, Duration()),
         (SERVER_STREAM, None),
         (SERVER_STREAM, 5),
         (SERVER_STREAM, text("a")),

@@ -497,3 +497,17 @@ def test_any_bytes_come_back_in_any_codec_and_compression() -> None:
         )
 
         assert BytesValue.FromString(answer.body) == message
+
+
+def test_headers_of_the_response_are_none_of_the_metadata_that_the_handler_wrote() -> None:
+    contexts = []
+
+    def handler(request: StringValue, ctx: RequestContext) -> StringValue:
+        ctx.response_headers()["a"] = "1"
+        ctx.response_trailers()["b"] = "2"
+        contexts.append(ctx)
+        return request
+
+    answer = ask(serve(UNARY, handler), UNARY)
+    assert set(answer.headers) >= {"a", "trailer-b", "content-type"}
+    assert contexts[0].response_headers().multi_items() == [("a", "1")]

@@ -7,6 +7,7 @@ from contextlib import closing
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from google.protobuf.message import Message
 
@@ -82,10 +83,9 @@ _ENVELOPED: dict[Protocol, EndEnvelopeProtocol] = {
 class _Endpoint:
     """What is decided of a method when it is called for the first time."""
 
-    __slots__ = ("decode", "encode", "encode_deterministically", "method", "path")
+    __slots__ = ("decode", "encode", "encode_deterministically", "path")
 
     def __init__(self, method: Method[Any, Any], codec: Codec) -> None:
-        self.method = method
         self.path = method.path
         self.encode: Encoder = checked(codec.encoder(method.input), method.input)
         # Equal messages have to make equal URLs, or no cache would find them.
@@ -96,16 +96,31 @@ class _Endpoint:
 
 
 class _Call(RequestContext):
-    """The context of a call that this side makes, and the request that it is sent by."""
+    """The context of a call that this side makes."""
 
-    __slots__ = ("endpoint", "lifetime", "request", "use_get")
+    __slots__ = ("endpoint", "lifetime", "use_get")
 
-    def __init__(self, endpoint: _Endpoint, headers: Headers, lifetime: Lifetime, use_get: bool) -> None:
-        self.request = Request("GET" if use_get else "POST", endpoint.path, headers)
-        super().__init__(endpoint.method, self.request, lifetime.deadline)
+    def __init__(
+        self,
+        method: Method[Any, Any],
+        endpoint: _Endpoint,
+        headers: Headers,
+        lifetime: Lifetime,
+        use_get: bool,
+    ) -> None:
+        request = Request("GET" if use_get else "POST", endpoint.path, headers)
+        super().__init__(method, request, lifetime.deadline)
         self.endpoint = endpoint
         self.lifetime = lifetime
         self.use_get = use_get
+
+    def to_request(self, method: str, body: Iterable[bytes], query: str = "") -> Request:
+        """Return the request of one attempt; the context keeps neither it nor its body.
+
+        Interceptors may call on again, or in several threads at once.
+        """
+        self._request.method = method
+        return Request(method, self.endpoint.path, self._request.headers, body, query=query)
 
     def is_active(self) -> bool:
         """Tell whether the call may go on: its deadline has not passed, and nobody has canceled it."""
@@ -171,7 +186,8 @@ class ConnectClient:
         if transport is not None and pool_manager is not None:
             raise ValueError("pool_manager belongs to the transport of urllib3: give one of the two")
         self._codec = JSON if proto_json else PROTO
-        self._endpoints: dict[Method[Any, Any], _Endpoint] = {}
+        # Weak, for callers that make a method for a call.
+        self._endpoints: WeakKeyDictionary[Method[Any, Any], _Endpoint] = WeakKeyDictionary()
         self._send_compression = None if send_compression is None else find_compression(send_compression)
         self._compressions = Compressions(accept_compression)
         self._compress_min_bytes = check_compress_min_bytes(compress_min_bytes)
@@ -335,13 +351,14 @@ class ConnectClient:
         endpoint = self._endpoints.get(method)
         if endpoint is None:
             endpoint = self._endpoints[method] = _Endpoint(method, self._codec)
-        return _Call(endpoint, Headers(headers or ()), Lifetime(deadline, cancellation), use_get)
+        return _Call(method, endpoint, Headers(headers or ()), Lifetime(deadline, cancellation), use_get)
 
     # One call of each kind, as the innermost interceptor makes it.
 
     def _send_unary(self, request: Message, ctx: RequestContext) -> Message:
         call = cast(_Call, ctx)
-        if not (call.use_get and self._is_ready_as_get(request, call)):
+        http_request = self._unary_get(request, call) if call.use_get else None
+        if http_request is None:
             data = call.endpoint.encode(request)
             headers = self._write_head(call, connect.UNARY)
             headers["content-type"] = connect.UNARY.content_types(self._codec)[0]
@@ -349,26 +366,25 @@ class ConnectClient:
             if compression is not None:
                 headers[connect.UNARY.content_encoding] = compression.name
                 data = compression.compress(data)
-            call.request.method, call.request.query, call.request.body = "POST", "", (data,)
-        response = self._transport.send(call.request, call.lifetime)
+            http_request = call.to_request("POST", (data,))
+        response = self._transport.send(http_request, call.lifetime)
         body = as_body(response.body)
         try:
             return self._read_unary(response, body, call)
         finally:
             body.close()
 
-    def _is_ready_as_get(self, request: Message, call: _Call) -> bool:
-        """Make the call's request a GET, and tell whether it is short enough for one."""
+    def _unary_get(self, request: Message, call: _Call) -> Request | None:
+        """Return the request as a GET; None where it would be too long for one."""
         data = call.endpoint.encode_deterministically(request)
         compression = self._compression_for(data)
         if compression is not None:
             data = compression.compress(data)
         query = connect.encode_get_query(self._codec, compression, data)
         if self._prefix_size + len(call.endpoint.path) + len(query) > _MAX_GET_TARGET:
-            return False
+            return None
         self._write_head(call, connect.UNARY)
-        call.request.method, call.request.query, call.request.body = "GET", query, ()
-        return True
+        return call.to_request("GET", (), query)
 
     def _compression_for(self, data: bytes) -> Compression | None:
         return self._send_compression if len(data) >= self._compress_min_bytes else None
@@ -411,8 +427,7 @@ class ConnectClient:
         headers["content-type"] = protocol.content_types(self._codec)[0]
         if self._send_compression is not None:
             headers[protocol.content_encoding] = self._send_compression.name
-        call.request.body = body
-        response = self._transport.send(call.request, call.lifetime)
+        response = self._transport.send(call.to_request("POST", body), call.lifetime)
         response_body = as_body(response.body)
         try:
             call.set_response_headers(response.headers)

@@ -41,8 +41,10 @@ class Endpoint:
         return ConnectError(Code.INTERNAL, "internal error")
 
 
-def response_headers(leading: Headers, fields: Fields) -> Headers:
-    """Return the headers of a response: the leading metadata that the handler wrote, and ``fields``."""
+def response_headers(leading: Headers | None, fields: Fields) -> Headers | Fields:
+    """Return the headers of a response: what leading metadata the handler wrote, and ``fields``."""
+    if leading is None:
+        return fields
     headers = leading.copy()
     remove_reserved(headers)
     for name, value in fields:

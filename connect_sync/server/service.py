@@ -148,9 +148,13 @@ def _find_handler(implementation: object, name: str, method: Method[Any, Any]) -
     if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
         raise TypeError(f"the handler of {method.full_name} is async: it has to be a plain function")
     try:
-        inspect.signature(handler).bind("request", "ctx")
-    except ValueError:
-        pass  # of some callables there is no signature
+        # Of a decorated handler the decorator's own: the function in it may take more, or less.
+        signature = inspect.signature(handler, follow_wrapped=False)
+    except Exception:
+        # Some callables have none; from Python 3.14 on it evaluates annotations, whose names may be absent.
+        return cast(Call[Any, Any], handler)
+    try:
+        signature.bind("request", "ctx")
     except TypeError as error:
         raise TypeError(
             f"the handler of {method.full_name} does not take a request and a context: {error}"

@@ -82,8 +82,7 @@ class StreamHandler:
         if accepted is not None:
             fields = (*fields, (protocol.content_encoding, accepted.name))
         leading, _ = ctx.response_metadata()
-        headers = fields if leading is None else response_headers(leading, fields)
-        return Response(200, headers, chunks, trailers, failure)
+        return Response(200, response_headers(leading, fields), chunks, trailers, failure)
 
     def _read(self, body: Body, received: Compression | None) -> Iterator[Any]:
         """Yield the messages of a request as they arrive."""
@@ -144,6 +143,7 @@ class StreamHandler:
                         check_type(message, message_class)
                     data = encode(message)
                     if accepted is None:
+                        # As `wrap` has it, without a call for each message.
                         chunk = pack_prefix(0, len(data)) + data
                     else:
                         chunk = wrap_message(data, accepted, compress_min_bytes)

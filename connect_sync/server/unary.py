@@ -102,10 +102,9 @@ _ERROR_FIELDS: Fields = (("content-type", connect.ERROR_CONTENT_TYPE),)
 def _headers(ctx: RequestContext, fields: Fields) -> Headers | Fields:
     """Return ``fields`` with the metadata that the handler wrote, the trailing one marked by its prefix."""
     leading, trailing = ctx.response_metadata()
-    if leading is None and trailing is None:
-        return fields
-    headers = response_headers(leading or Headers(), fields)
-    if trailing is not None:
-        for name, value in trailing.multi_items():
-            headers.add(connect.TRAILER_PREFIX + name, value)
-    return headers
+    if trailing is None:
+        return response_headers(leading, fields)
+    marked = Headers() if leading is None else leading.copy()
+    for name, value in trailing.multi_items():
+        marked.add(connect.TRAILER_PREFIX + name, value)
+    return response_headers(marked, fields)
