@@ -113,7 +113,9 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             start_response(_STATUS_LINES[response.status], headers)
             return _ResponseBody(chunks, body)
         size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
-        headers.append(("content-length", str(size)))
+        # Without a length, the response ends with its connection, and nothing behind it is a request.
+        if body.is_framed:
+            headers.append(("content-length", str(size)))
         # HEAD calls no method, and is answered with an error. The length is that of the text which another
         # request would get (RFC 9110, section 9.3.2).
         if response.status >= 400 and environ["REQUEST_METHOD"] == "HEAD":

@@ -68,6 +68,8 @@ class RequestBody(Body):
     """Whether nothing of the body is left to be read."""
     is_sent_at_once: bool = True
     """Whether the server sends a small response without waiting for its client."""
+    is_framed: bool = True
+    """Whether the server knows where the body ends, and the next request begins."""
 
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Return an iterator over the chunks of the response, to be sent one after the other.
@@ -139,7 +141,7 @@ class Client:
 class ServerBody(RequestBody):
     """A body on a server of which no more is used than its input, and what it tells of its client."""
 
-    # Without slots: most of these are what they are here.
+    # Defaults of the class, in place of slots, spare four assignments in each call.
     _client: Client | None = None
     _socket: socket.socket | None = None
     _deadline: Deadline | None = None
@@ -386,9 +388,9 @@ class UwsgiChunkedBody(ServerBody):
 
 
 class ConsumedBody(ServerBody):
-    """A body that was read before it came to the application."""
+    """A body of which others have read something before it came to the application."""
 
-    is_read: bool = True
+    is_read: bool = False
 
     def read(self, size: int) -> bytes:
         """Raise ConnectError: what is missing must not look like an empty message."""
@@ -396,9 +398,13 @@ class ConsumedBody(ServerBody):
 
 
 class UnreadableBody(ServerBody):
-    """A chunked body on a server that does not pass it on: it neither decodes it nor ends its input."""
+    """A chunked body on a server that does not pass it on: it neither decodes it nor ends its input.
 
-    is_read: bool = True
+    Such a server does not find its end either, and may take what is in it for the next request.
+    """
+
+    is_read: bool = False
+    is_framed: bool = False
 
     def read(self, size: int) -> bytes:
         """Raise ConnectError: the body cannot be read."""

@@ -65,10 +65,16 @@ def assert_live(responses: Iterator[EchoResponse], channel: Channel) -> None:
     assert channel.next_event() == "closed"
 
 
-def assert_closed(channel: Channel) -> None:
-    """Wait for the end of a generator that would go on for ever."""
+def assert_closed(channel: Channel, *, within: int | None = None) -> None:
+    """Wait for the end of a generator that would go on for ever.
+
+    ``within`` is for how many messages at most it may be asked before that, where this is known.
+    """
+    asked = 0
     for event in iter(channel.next_event, ""):
         if event == "closed":
             break
+        asked += event.startswith("asked for")
     else:
         pytest.fail("the generator was not closed")
+    assert within is None or asked <= within

@@ -403,8 +403,16 @@ def test_development_server_serves_live_responses(development_port: int, channel
     assert channel.next_event() == "closed for AnonymousUser"
 
 
-def test_development_server_has_no_chunked_requests(development_port: int) -> None:
+@pytest.mark.parametrize("method", ["Collect", "Converse", "Unknown"])
+def test_development_server_has_no_chunked_requests(
+    development_port: int, channel: Channel, method: str
+) -> None:
+    smuggled = post("Echo", {**PROTO, **channel.headers}, b"")
     with Connection(development_port) as connection:
         headers = {**Dialect.CONNECT.headers, "transfer-encoding": "chunked"}
-        connection.send(post("Collect", headers), LAST_CHUNK)
-        assert connection.read_reply().error()["code"] == "unimplemented"
+        connection.send(post(method, headers) + smuggled)
+        reply = connection.read_reply()
+        assert connection.read_rest() == b""
+    assert reply.status == (404 if method == "Unknown" else 200)
+    assert b"HTTP/1.1" not in reply.body
+    assert not channel.is_called()

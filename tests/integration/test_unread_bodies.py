@@ -13,7 +13,7 @@ from flask import Flask
 
 from connect_sync.health import Health
 from tests.integration.service import application as echo
-from tests.integration.wire import LAST_CHUNK, SERVICE, Connection, chunk, head
+from tests.integration.wire import LAST_CHUNK, SERVICE, Connection, chunk, head, post
 from wsgi_adapters.cors import CORSMiddleware
 from wsgi_adapters.flask import register_service
 from wsgi_adapters.health import Healthz
@@ -54,6 +54,20 @@ def flask(recorder: Recorder) -> WSGIApplication:
     return site
 
 
+class ReadingAhead:
+    """A middleware that reads a part of a body."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/smuggled":
+            return self._recorder(environ, start_response)
+        assert environ["wsgi.input"].read(3) == b"abc"
+        return echo(environ, start_response)
+
+
+CHUNKED = {"transfer-encoding": "chunked"}
 PREFLIGHT = {"origin": "https://example.com", "access-control-request-method": "POST"}
 
 
@@ -71,10 +85,28 @@ def test_unread_body_is_no_request(
 ) -> None:
     recorder = Recorder()
     with serving(make(recorder)) as port, Connection(port) as connection:
-        connection.send(head(first_line, {"host": "test", "transfer-encoding": "chunked", **headers}))
+        connection.send(head(first_line, {"host": "test", **CHUNKED, **headers}))
         assert connection.read_reply(has_body=status != 204).status == status
         with suppress(ConnectionError):
             connection.send(chunk(head("GET /smuggled HTTP/1.1", {"host": "test"})), LAST_CHUNK)
+            connection.end()
+        assert connection.read_rest() == b""
+    assert recorder.paths == []
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [chunk(head("GET /smuggled HTTP/1.1", {"host": "test"})) + LAST_CHUNK, head("GET /smuggled HTTP/1.1")],
+    ids=["chunks", "none"],
+)
+def test_rest_of_a_body_that_middleware_has_begun_is_no_request(rest: bytes) -> None:
+    recorder = Recorder()
+    with serving(ReadingAhead(recorder)) as port, Connection(port) as connection:
+        connection.send(post("Collect", {"content-type": "application/connect+proto", **CHUNKED}))
+        connection.send(chunk(b"abc"))
+        assert connection.read_reply().error()["code"] == "internal"
+        with suppress(ConnectionError):
+            connection.send(rest)
             connection.end()
         assert connection.read_rest() == b""
     assert recorder.paths == []

@@ -24,10 +24,14 @@ CHUNKED = {"transfer-encoding": "chunked"}
 TIMEOUT = {"connect-timeout-ms": "100"}
 
 
-@pytest.fixture(scope="module", params=["sync", "gthread", "gevent"])
+# The newest is tested with the other parser of each worker.
+@pytest.fixture(
+    scope="module", params=[("sync", "fast"), ("gthread", "python"), ("gevent", "python")], ids="-".join
+)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gunicorn]:
     output = tmp_path_factory.mktemp("server") / "gunicorn.log"
-    server = Gunicorn(output, request.param, packages=_PACKAGES)
+    worker, parser = request.param
+    server = Gunicorn(output, worker, f"--http-parser={parser}", packages=_PACKAGES)
     yield server
     server.stop()
     log = server.new_output()
