@@ -8,5 +8,6 @@ less so.
 import sys
 from pathlib import Path
 
-# The code that `make` has generated of proto/.
-sys.path.insert(0, str(Path(__file__).parent / "gen"))
+# The code that `make` has generated: for the benchmarks, and for the servers of the integration tests.
+_HERE = Path(__file__).parent
+sys.path[:0] = [str(_HERE / "gen"), str(_HERE.parent / "gen")]

@@ -1,10 +1,11 @@
 """Runs every benchmark."""
 
-from tests.benchmarks import client, in_process, memory, startup, throughput
+from tests.benchmarks import client, in_process, liveness, memory, startup, throughput
 
 if __name__ == "__main__":
     in_process.main()
     client.main()
     throughput.main()
+    liveness.main()
     memory.main()
     startup.main()
