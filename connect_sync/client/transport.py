@@ -20,10 +20,10 @@ from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from http.client import HTTPException, HTTPResponse, IncompleteRead
+from http.client import HTTPException, IncompleteRead
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 import urllib3
 from urllib3.connection import HTTPConnection
@@ -35,6 +35,7 @@ from urllib3.util.timeout import Timeout
 from urllib3.util.url import parse_url
 from urllib3.util.wait import wait_for_read, wait_for_socket
 
+from connect_sync.client.http1 import HTTP1Response
 from connect_sync.client.lifetime import Lifetime
 from connect_sync.code import Code
 from connect_sync.deadline import Deadline, deadline_exceeded
@@ -307,7 +308,7 @@ class _Exchange:
         """Return the response, its head parsed."""
         try:
             while True:
-                response = HTTPResponse(cast(socket.socket, self._reader), method=method)
+                response = HTTP1Response(cast(BinaryIO, self._reader), method)
                 response.begin()
                 # RFC 9110, section 15.2: any number of interim responses may precede the answer.
                 if response.status >= 200 or response.status == 101:
@@ -317,8 +318,7 @@ class _Exchange:
             raise self.failure(self._send_error or error) from error
         if response.status == 101:
             response.will_close = True  # what the connection speaks from here on is not HTTP
-        headers = Headers.from_wire(response.headers.items())
-        return Response(response.status, headers, _ResponseBody(self, response))
+        return Response(response.status, Headers.from_wire(response.fields), _ResponseBody(self, response))
 
     def failure(self, error: Exception) -> ConnectError:
         """Return what ``error`` means for the call."""
@@ -486,7 +486,7 @@ class _Reader(io.BufferedReader):
 class _ResponseBody(Body):
     """The body of a response as it arrives. When it has ended, the connection is free."""
 
-    def __init__(self, exchange: _Exchange, response: HTTPResponse) -> None:
+    def __init__(self, exchange: _Exchange, response: HTTP1Response) -> None:
         self._exchange: _Exchange | None = exchange
         self._response = response
         self.length = response.length

@@ -142,6 +142,8 @@ def decode_error(status: int, body: bytes, path: str) -> ConnectError:
 
 def split_trailers(headers: Headers) -> tuple[Headers, Headers]:
     """Part the headers of a unary response into leading and trailing metadata."""
+    if not any(name.startswith(TRAILER_PREFIX) for name in headers):
+        return headers, Headers()
     leading: list[tuple[str, str]] = []
     trailing: list[tuple[str, str]] = []
     for name, value in headers.multi_items():

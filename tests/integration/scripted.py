@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import select
 import socket
 import ssl
 from collections import deque
@@ -103,6 +104,10 @@ class Peer:
         while self._reader.read1():
             pass
         raise HungUp
+
+    def has_hung_up(self, within: float) -> bool:
+        """Tell whether the client, which has nothing more to say, goes within some seconds."""
+        return bool(select.select([self.socket], [], [], within)[0])
 
     def wait_for_end(self) -> None:
         """Do nothing at all, till the server is closed."""

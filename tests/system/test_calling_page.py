@@ -159,9 +159,9 @@ _GO = _sections("Go")
 @pytest.fixture
 def go_project(newcomer: Newcomer, tmp_path: Path) -> Project:
     go = Go(_HERE / "go")
-    cache = go.run("env", "GOMODCACHE").strip()
-    # The newest modules are those that are there.
-    proxy = {"GOPROXY": f"file://{cache}/cache/download", "GOSUMDB": "off"}
+    cache, proxies = go.run("env", "GOMODCACHE", "GOPROXY").splitlines()
+    # The newest modules are those that are there; what these want of older ones may have to be got.
+    proxy = {"GOPROXY": f"file://{cache}/cache/download,{proxies}", "GOSUMDB": "off"}
     project = Project(newcomer.move(tmp_path, go.program.parent, **proxy), sort_blocks(_GO))
     install, generate = project.steps.preparations
     project.newcomer.run(install.text)
