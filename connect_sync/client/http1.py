@@ -23,6 +23,13 @@ _MAX_SHOWN = 40
 class HTTP1Response(HTTPResponse):
     """A response to be read from a reader, in place of a socket; ``begin`` reads its head."""
 
+    version: int
+    status: int
+    chunked: bool
+    chunk_left: int | None
+    length: int | None
+    will_close: bool
+
     def __init__(self, reader: BinaryIO, method: str) -> None:
         """Read from ``reader`` the response to a request of an HTTP ``method``."""
         super().__init__(cast(socket.socket, reader), method=method)
@@ -42,7 +49,7 @@ class HTTP1Response(HTTPResponse):
         if match is None:
             raise BadStatusLine(repr(line[:_MAX_SHOWN]))
         self.version = 11 if match[1] != b"0" else 10
-        self.code = self.status = int(match[2])
+        self.status = int(match[2])
         while (line := self._read_line()) not in _BLANK_LINES:
             self._add_field(line)
             if len(self.fields) > _MAX_FIELDS:
