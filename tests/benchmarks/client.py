@@ -7,10 +7,9 @@ client. grpcio's client has a server of grpcio's, and ours beside it one under g
 from __future__ import annotations
 
 import http.client
-import multiprocessing
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from time import process_time
 
@@ -21,7 +20,7 @@ from benchmark.v1.benchmark_pb2 import Message
 from connect_sync import Cancellation
 from tests.benchmarks import grpc_peer, peer
 from tests.benchmarks.measure import Row, interleaved, print_table
-from tests.benchmarks.server import serving
+from tests.benchmarks.server import running, serving
 from tests.benchmarks.service import ECHO, MESSAGE, PAYLOAD, wrap
 
 _BODY = MESSAGE.SerializeToString()
@@ -61,19 +60,6 @@ def _serve(ports: Connection, request_end: bytes, answer: bytes) -> None:
                         last = b""
 
 
-@contextmanager
-def answering(request_end: bytes, answer: bytes) -> Iterator[int]:
-    """Run a server that answers with the same bytes, and yield its port."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=_serve, args=(sender, request_end, answer), daemon=True)
-    process.start()
-    try:
-        yield receiver.recv()
-    finally:
-        process.terminate()
-        process.join()
-
-
 def _url(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
@@ -82,7 +68,7 @@ def _unary() -> None:
     """Print a table of wall time, and one of CPU time."""
     with ExitStack() as stack:
         # Each client keeps its one connection, so each has a server.
-        ports = [stack.enter_context(answering(_BODY, _UNARY)) for _ in range(6)]
+        ports = [stack.enter_context(running(_serve, _BODY, _UNARY)) for _ in range(6)]
         stock = urllib3.PoolManager()
         stack.callback(stock.clear)
         plain = http.client.HTTPConnection("127.0.0.1", ports[1])
@@ -147,7 +133,7 @@ def _streams() -> None:
     }
     for kind, (request_end, answer, call, their_call) in kinds.items():
         with ExitStack() as stack:
-            ports = [stack.enter_context(answering(request_end, answer)) for _ in range(2)]
+            ports = [stack.enter_context(running(_serve, request_end, answer)) for _ in range(2)]
             client = stack.enter_context(BenchmarkServiceClient(_url(ports[0])))
             theirs = peer.Client(_url(ports[1]), send_compression=None)
             stack.callback(theirs.close)

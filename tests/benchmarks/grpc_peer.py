@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
 
 import grpc
 from benchmark.v1.benchmark_pb2 import Message
+
+from tests.benchmarks.server import running
 
 _SERVICE = "benchmark.v1.BenchmarkService"
 
@@ -32,17 +33,9 @@ def _serve(ports: Connection, threads: int) -> None:
     server.wait_for_termination()
 
 
-@contextmanager
-def serving(threads: int = 8) -> Iterator[int]:
+def serving(threads: int = 8) -> AbstractContextManager[int]:
     """Serve with a pool of threads, and yield the port."""
-    receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(sender, threads), daemon=True)
-    process.start()
-    try:
-        yield receiver.recv()
-    finally:
-        process.terminate()
-        process.join()
+    return running(_serve, threads)
 
 
 @contextmanager

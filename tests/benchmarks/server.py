@@ -1,13 +1,14 @@
-"""A gunicorn that serves what is measured, as a process of its own."""
+"""Servers of what is measured, each a process of its own."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -65,3 +66,17 @@ def _has_worker(server: Server) -> bool:
     except ValueError:
         return False
     return True
+
+
+@contextmanager
+def running(serve: Callable[..., None], *arguments: object) -> Iterator[int]:
+    """Run ``serve``, which sends its port to the connection that it gets first, and yield the port."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=serve, args=(sender, *arguments), daemon=True)
+    process.start()
+    try:
+        yield receiver.recv()
+    finally:
+        process.terminate()
+        process.join()
