@@ -131,7 +131,7 @@ class Newcomer:
         if command.startswith("curl ") and shutil.which("curl") is None:
             return curl(command)
         done = subprocess.run(
-            ["sh", "-ec", command],
+            ["sh", "-c", command],
             cwd=self.folder,
             env=self._environment,
             capture_output=True,

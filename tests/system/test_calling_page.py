@@ -164,8 +164,8 @@ def go_project(newcomer: Newcomer, tmp_path: Path) -> Project:
     proxy = {"GOPROXY": f"file://{cache}/cache/download,{proxies}", "GOSUMDB": "off"}
     project = Project(newcomer.move(tmp_path, go.program.parent, **proxy), sort_blocks(_GO))
     install, generate = project.steps.preparations
-    project.newcomer.run(install.text)
-    project.newcomer.run(generate.text)
+    for command in (*install.text.splitlines(), generate.text):
+        project.newcomer.run(command)
     return project
 
 
