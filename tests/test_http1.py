@@ -138,7 +138,7 @@ def test_chunks_count_and_not_the_length(coding: bytes) -> None:
         with_fields(b"transfer-encoding: " + coding, b"content-length: 1"), b"3\r\nabc\r\n0\r\n\r\n"
     )
 
-    assert (response.chunked, response.length, response.will_close) == (True, None, False)
+    assert (response.chunked, response.length, response.will_close) == (True, None, True)
     assert response.read() == b"abc"
 
 

@@ -11,8 +11,9 @@ import socket
 from http.client import BadStatusLine, HTTPException, HTTPResponse
 from typing import BinaryIO, cast
 
-_match_status_line = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n").fullmatch
+_match_status_line = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?\r?\n").fullmatch
 _is_length = re.compile(r"[0-9]{1,18}").fullmatch
+_is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _BLANK_LINES = (b"\r\n", b"\n")
 _MAX_LINE = 64 * 1024
 _MAX_FIELDS = 100
@@ -50,16 +51,21 @@ class HTTP1Response(HTTPResponse):
             raise BadStatusLine(repr(line[:_MAX_SHOWN]))
         self.version = 11 if match[1] != b"0" else 10
         self.status = int(match[2])
-        while (line := self._read_line()) not in _BLANK_LINES:
+        for _ in range(_MAX_FIELDS + 1):
+            line = self._read_line()
+            if line in _BLANK_LINES:
+                break
             self._add_field(line)
-            if len(self.fields) > _MAX_FIELDS:
-                raise HTTPException(f"the response has more than {_MAX_FIELDS} headers")
+        else:
+            raise HTTPException(f"the response has more than {_MAX_FIELDS} lines of headers")
         self._find_end()
 
     def _read_line(self) -> bytes:
         line: bytes = self.fp.readline(_MAX_LINE + 1)
         if len(line) > _MAX_LINE:
             raise HTTPException(f"a line of the response's head is longer than {_MAX_LINE} bytes")
+        if not line.endswith(b"\n"):
+            raise HTTPException("the response ends within its head")
         return line
 
     def _add_field(self, line: bytes) -> None:
@@ -67,16 +73,18 @@ class HTTP1Response(HTTPResponse):
         if "\r" in text or "\0" in text:
             raise HTTPException("a header of the response has characters that none can have")
         if text[0] in " \t":
+            text = text.strip(" \t")
             if not self.fields:
                 raise HTTPException("the first header of the response goes on with none")
             # Section 5.2: a line that goes on with the one before.
             name, value = self.fields[-1]
-            self.fields[-1] = (name, f"{value} {text.strip()}")
+            self.fields[-1] = (name, f"{value} {text}".strip(" \t"))
             return
         name, colon, value = text.partition(":")
-        if not colon or not name.strip():
+        name = name.rstrip(" \t")
+        if not colon or not _is_token(name):
             raise HTTPException(f"a line of the response's head is no header: {text[:_MAX_SHOWN]!r}")
-        self.fields.append((name.strip().lower(), value.strip(" \t")))
+        self.fields.append((name.lower(), value.strip(" \t")))
 
     def _find_end(self) -> None:
         """Set by what the body is framed, and whether the connection ends with it."""
@@ -92,6 +100,8 @@ class HTTP1Response(HTTPResponse):
             self.length = 0
         elif codings == ["chunked"]:
             self.chunked = True
+            # Section 6.1: chunks in HTTP/1.0, or beside a length, may be somebody's attempt to smuggle.
+            self.will_close = self.will_close or self.version == 10 or bool(lengths)
         elif codings:
             raise HTTPException(
                 f"the response has an unknown transfer coding: {', '.join(codings)[:_MAX_SHOWN]!r}"
@@ -107,7 +117,7 @@ class HTTP1Response(HTTPResponse):
     def _tokens(self, name: str) -> list[str]:
         """Return the elements of a header that is a list, in lower case."""
         return [
-            token.strip().lower()
+            token.strip(" \t").lower()
             for field, value in self.fields
             if field == name
             for token in value.split(",")
