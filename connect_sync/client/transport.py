@@ -3,8 +3,8 @@
 urllib3 opens the connections and keeps them: names, TLS, client certificates, proxies, the pool. What goes
 over them is one exchange at a time, and that is here, because a call has to end when its deadline passes or
 when it is canceled, however the server drips; because a request has to leave message by message; and because
-a server that answers early has to be heard. Responses are parsed by `http.client`, on a reader that sets what
-is left of the deadline on every receive.
+a server that answers early has to be heard. Responses are parsed by `http1`, on a reader that sets what is
+left of the deadline on every receive.
 
 A connection goes back to the pool in one case: the request was sent whole, the response was read to its end,
 and nothing came behind it. In all others it is closed.
