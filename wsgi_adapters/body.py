@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import select
 import socket
 import sys
@@ -23,6 +22,7 @@ from contextlib import suppress
 from math import ceil
 from typing import Protocol
 
+from connect_sync.chunked import read_chunk_size
 from connect_sync.code import Code
 from connect_sync.deadline import Deadline, deadline_exceeded
 from connect_sync.errors import ConnectError, MalformedError
@@ -333,10 +333,10 @@ class ChunkedBody(ServerBody):
         if self._has_begun and self._line() != b"\r\n":
             raise malformed()
         self._has_begun = True
-        match = _match_chunk_head(self._line())
-        if match is None:
-            raise malformed()
-        self._left = int(match[1], 16)
+        try:
+            self._left = read_chunk_size(self._line())
+        except ValueError as error:
+            raise malformed() from error
         if self._left:
             return True
         for _ in range(self._MAX_TRAILERS):
@@ -351,9 +351,6 @@ class ChunkedBody(ServerBody):
         if not line.endswith(b"\r\n"):
             raise malformed()
         return line
-
-
-_match_chunk_head = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n").fullmatch
 
 
 class UwsgiChunkedBody(ServerBody):

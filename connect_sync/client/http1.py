@@ -1,15 +1,18 @@
-"""The head of a response over HTTP/1.1, and where its body ends (RFC 9112, sections 4 to 6).
+"""A response over HTTP/1.1, as it arrives: its head, where its body ends, and its body (RFC 9112).
 
-`http.client` has heads parsed as those of emails, which takes half of a call's time, and takes the first line
-that is no header for the end. What is malformed is an error here. Bodies are left to `http.client`.
+`http.client` has heads parsed as those of emails, which takes half of a call's time, and takes for a head or
+a chunk much that is none: a proxy on the way may read that in another way, and the rest of a body for the
+next response. What is malformed is an error here.
 """
 
 from __future__ import annotations
 
 import re
-import socket
-from http.client import BadStatusLine, HTTPException, HTTPResponse
-from typing import BinaryIO, cast
+from http.client import BadStatusLine, HTTPException
+from typing import Protocol
+
+from connect_sync.chunked import read_chunk_size
+from connect_sync.headers import Headers
 
 _match_status_line = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?\r?\n").fullmatch
 _is_length = re.compile(r"[0-9]{1,18}").fullmatch
@@ -21,104 +24,186 @@ _MAX_SHOWN = 40
 """How many characters of what a server has sent may stand in an error."""
 
 
-class HTTP1Response(HTTPResponse):
-    """A response to be read from a reader, in place of a socket; ``begin`` reads its head."""
+class _Reader(Protocol):
+    """The part of ``io.BufferedReader`` that is used."""
 
-    version: int
+    def read1(self, size: int, /) -> bytes: ...
+    def readline(self, size: int, /) -> bytes: ...
+
+
+class HTTP1Response:
+    """A response, read from a connection: its head by ``begin``, its body by ``read``."""
+
     status: int
-    chunked: bool
-    chunk_left: int | None
+    headers: Headers
     length: int | None
-    will_close: bool
+    """How many bytes the body was announced to have; None where they are not known before its end."""
+    is_complete: bool
+    """Whether the body was read to its end."""
+    is_persistent: bool
+    """Whether the connection may carry another response behind this one (RFC 9112, section 9.3)."""
 
-    def __init__(self, reader: BinaryIO, method: str) -> None:
+    def __init__(self, reader: _Reader, method: str) -> None:
         """Read from ``reader`` the response to a request of an HTTP ``method``."""
-        super().__init__(cast(socket.socket, reader), method=method)
+        self._reader = reader
         self._is_for_head = method == "HEAD"
-        self.fields: list[tuple[str, str]] = []
-        """The names, in lower case, and the values of the headers."""
+        self._is_chunked = False
+        self._has_begun_chunks = False
+        self._left: int | None = None
+        """How many bytes are left of the body, or of its chunk; None where the connection's end is theirs."""
 
     def begin(self) -> None:
-        """Read the head, and find out where the body ends.
+        """Read the head, and those of interim responses before it; find out where the body ends.
 
         Raises:
-            HTTPException: It is no head of a response.
+            HTTPException: What has come is no head of a response.
             OSError: The connection is lost.
         """
-        line = self._read_line()
-        match = _match_status_line(line)
-        if match is None:
-            raise BadStatusLine(repr(line[:_MAX_SHOWN]))
-        self.version = 11 if match[1] != b"0" else 10
-        self.status = int(match[2])
+        while True:
+            line = self._read_line()
+            match = _match_status_line(line)
+            if match is None:
+                raise BadStatusLine(repr(line[:_MAX_SHOWN]))
+            self.status = int(match[2])
+            self.headers = Headers.from_wire(self._read_fields())
+            # RFC 9110, section 15.2: any number of interim responses may precede the answer.
+            if self.status >= 200 or self.status == 101:
+                self._find_end(is_http_1_0=match[1] == b"0")
+                return
+
+    def _read_line(self) -> bytes:
+        line = self._reader.readline(_MAX_LINE + 1)
+        if line.endswith(b"\n"):
+            return line
+        if len(line) > _MAX_LINE:
+            raise HTTPException(f"a line of the response is longer than {_MAX_LINE} bytes")
+        raise ConnectionError("it closed the connection before the end of the response")
+
+    def _read_fields(self) -> list[tuple[str, str]]:
+        """Return the names and the values of the headers, or of the trailers behind chunks."""
+        fields: list[tuple[str, str]] = []
         for _ in range(_MAX_FIELDS + 1):
             line = self._read_line()
             if line in _BLANK_LINES:
-                break
-            self._add_field(line)
-        else:
-            raise HTTPException(f"the response has more than {_MAX_FIELDS} lines of headers")
-        self._find_end()
+                return fields
+            _add_field(fields, line)
+        raise HTTPException(f"the response has more than {_MAX_FIELDS} lines of headers")
 
-    def _read_line(self) -> bytes:
-        line: bytes = self.fp.readline(_MAX_LINE + 1)
-        if len(line) > _MAX_LINE:
-            raise HTTPException(f"a line of the response's head is longer than {_MAX_LINE} bytes")
-        if not line.endswith(b"\n"):
-            raise HTTPException("the response ends within its head")
-        return line
-
-    def _add_field(self, line: bytes) -> None:
-        text = line.removesuffix(b"\n").removesuffix(b"\r").decode("latin-1")
-        if "\r" in text or "\0" in text:
-            raise HTTPException("a header of the response has characters that none can have")
-        if text[0] in " \t":
-            text = text.strip(" \t")
-            if not self.fields:
-                raise HTTPException("the first header of the response goes on with none")
-            # Section 5.2: a line that goes on with the one before.
-            name, value = self.fields[-1]
-            self.fields[-1] = (name, f"{value} {text}".strip(" \t"))
-            return
-        name, colon, value = text.partition(":")
-        name = name.rstrip(" \t")
-        if not colon or not _is_token(name):
-            raise HTTPException(f"a line of the response's head is no header: {text[:_MAX_SHOWN]!r}")
-        self.fields.append((name.lower(), value.strip(" \t")))
-
-    def _find_end(self) -> None:
-        """Set by what the body is framed, and whether the connection ends with it."""
-        connection = self._tokens("connection")
-        is_kept = "keep-alive" in connection or "keep-alive" in self._tokens("proxy-connection")
-        self.will_close = "close" in connection or (self.version == 10 and not is_kept)
-        self.chunked = False
-        self.chunk_left = None
+    def _find_end(self, *, is_http_1_0: bool) -> None:
+        """Set by what the body is framed, and whether the connection ends with it (section 6.3)."""
+        connection = self._elements("connection")
+        self.is_persistent = "close" not in connection and (not is_http_1_0 or "keep-alive" in connection)
         self.length = None
-        codings = self._tokens("transfer-encoding")
-        lengths = set(self._tokens("content-length"))
-        if self._is_for_head or self.status < 200 or self.status in (204, 304):
+        codings = self._elements("transfer-encoding")
+        lengths = set(self._elements("content-length"))
+        if self._is_for_head or self.status in (101, 204, 304):
             self.length = 0
-        elif codings == ["chunked"]:
-            self.chunked = True
-            # Section 6.1: chunks in HTTP/1.0, or beside a length, may be somebody's attempt to smuggle.
-            self.will_close = self.will_close or self.version == 10 or bool(lengths)
+            # What the connection speaks behind a 101 is not HTTP.
+            self.is_persistent = self.is_persistent and self.status != 101
         elif codings:
-            raise HTTPException(
-                f"the response has an unknown transfer coding: {', '.join(codings)[:_MAX_SHOWN]!r}"
-            )
+            # Empty elements count for nothing (RFC 9110, section 5.6.1).
+            if [coding for coding in codings if coding] != ["chunked"]:
+                raise HTTPException(
+                    f"the response has an unknown transfer coding: {', '.join(codings)[:_MAX_SHOWN]!r}"
+                )
+            # Section 6.1: chunks in HTTP/1.0, or beside a length, may be somebody's attempt to smuggle.
+            self.is_persistent = self.is_persistent and not is_http_1_0 and not lengths
+            self._is_chunked = True
         elif lengths:
             (length, *others) = lengths
             if others or not _is_length(length):
                 raise HTTPException("the length that the response announces is no number")
             self.length = int(length)
         else:
-            self.will_close = True
+            self.is_persistent = False
+        self._left = 0 if self._is_chunked else self.length
+        self.is_complete = self.length == 0
 
-    def _tokens(self, name: str) -> list[str]:
+    def _elements(self, name: str) -> list[str]:
         """Return the elements of a header that is a list, in lower case."""
         return [
-            token.strip(" \t").lower()
-            for field, value in self.fields
-            if field == name
-            for token in value.split(",")
+            element.strip(" \t").lower()
+            for value in self.headers.get_all(name)
+            for element in value.split(",")
         ]
+
+    def read(self, size: int) -> bytes:
+        """Return what has arrived of the body, ``size`` bytes at most; none, once it has ended.
+
+        Raises:
+            HTTPException: Its chunks are malformed.
+            OSError: The connection is lost, or has ended before the body.
+        """
+        if self.is_complete:
+            return b""
+        if self._is_chunked and not self._left and not self._next_chunk():
+            self.is_complete = True
+            return b""
+        left = self._left
+        data = self._reader.read1(size if left is None or size < left else left)
+        if left is None:
+            self.is_complete = not data
+        elif data:
+            self._left = left - len(data)
+            self.is_complete = not self._left and not self._is_chunked
+        else:
+            raise ConnectionError("it closed the connection before the end of the response")
+        return data
+
+    def _next_chunk(self) -> bool:
+        """Read the line before a chunk's data, and tell whether it is not the last one."""
+        if self._has_begun_chunks and self._read_line() != b"\r\n":
+            raise HTTPException("a chunk of the response is longer than it says")
+        self._has_begun_chunks = True
+        try:
+            self._left = read_chunk_size(self._read_line())
+        except ValueError as error:
+            raise HTTPException(str(error)) from error
+        if not self._left:
+            self._read_fields()  # trailers, which neither Connect nor gRPC-Web has
+        return bool(self._left)
+
+
+def _add_field(fields: list[tuple[str, str]], line: bytes) -> None:
+    text = line.removesuffix(b"\n").removesuffix(b"\r").decode("latin-1")
+    if "\r" in text or "\0" in text:
+        raise HTTPException("a header of the response has characters that none can have")
+    if text[0] in " \t":
+        text = text.strip(" \t")
+        if not fields:
+            raise HTTPException("the first header of the response goes on with none")
+        # Section 5.2: a line that goes on with the one before.
+        name, value = fields[-1]
+        fields[-1] = (name, f"{value} {text}".strip(" \t"))
+        return
+    name, colon, value = text.partition(":")
+    name = name.rstrip(" \t")
+    if not colon or not _is_token(name):
+        raise HTTPException(f"a line of the response's head is no header: {text[:_MAX_SHOWN]!r}")
+    fields.append((name, value.strip(" \t")))
+
+
+# What has arrived while a request is still being sent
+
+_interim_status = re.compile(rb"HTTP/1\.[0-9] 1(?!01)").match
+_interim_response = re.compile(rb"HTTP/1\.[0-9] 1(?!01).*?\n\r?\n", re.DOTALL).match
+_STATUS_SIZE = len("HTTP/1.1 200")
+
+
+def without_interim_responses(data: bytes) -> bytes:
+    """Return what ``data``, which a server has sent, holds behind interim responses.
+
+    They are no answer, and may come at any time (RFC 9110, section 15.2).
+    """
+    while interim := _interim_response(data):
+        data = data[interim.end() :]
+    return data
+
+
+def has_begun(data: bytes) -> bool:
+    """Tell whether ``data`` is the beginning of an answer, and not perhaps of an interim response.
+
+    An interim response that is longer than a line may be counts as one, to be read and refused.
+    """
+    is_undecided = len(data) < _STATUS_SIZE or _interim_status(data)
+    return not is_undecided or len(data) > _MAX_LINE

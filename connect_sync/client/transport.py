@@ -13,17 +13,16 @@ and nothing came behind it. In all others it is closed.
 from __future__ import annotations
 
 import io
-import re
 import socket
 import ssl
 from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from http.client import HTTPException, IncompleteRead
+from http.client import HTTPException
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, Protocol, cast
 
 import urllib3
 from urllib3.connection import HTTPConnection
@@ -31,16 +30,16 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import EmptyPoolError, HTTPError
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 from urllib3.util.proxy import connection_requires_http_tunnel
+from urllib3.util.ssltransport import SSLTransport
 from urllib3.util.timeout import Timeout
 from urllib3.util.url import parse_url
 from urllib3.util.wait import wait_for_read, wait_for_socket
 
-from connect_sync.client.http1 import HTTP1Response
+from connect_sync.client.http1 import HTTP1Response, has_begun, without_interim_responses
 from connect_sync.client.lifetime import Lifetime
 from connect_sync.code import Code
 from connect_sync.deadline import Deadline, deadline_exceeded
 from connect_sync.errors import ConnectError
-from connect_sync.headers import Headers
 from connect_sync.http import READ_SIZE, Body, Request, Response
 
 _POOL_SIZE = 64
@@ -279,7 +278,7 @@ class _Exchange:
         self._socket = cast(socket.socket, connection.sock)
         self._lifetime = lifetime
         self._receiver = _Receiver(self._socket, lifetime)
-        self._reader = _Reader(self._receiver)
+        self._reader = io.BufferedReader(self._receiver)
         self._is_sent = False
         self._send_error: OSError | None = None
         self._socket.settimeout(None)
@@ -306,19 +305,12 @@ class _Exchange:
 
     def receive(self, method: str) -> Response:
         """Return the response, its head parsed."""
+        response = HTTP1Response(self._reader, method)
         try:
-            while True:
-                response = HTTP1Response(cast(BinaryIO, self._reader), method)
-                response.begin()
-                # RFC 9110, section 15.2: any number of interim responses may precede the answer.
-                if response.status >= 200 or response.status == 101:
-                    break
-            self._receiver.is_in_head = False
+            response.begin()
         except (HTTPException, OSError) as error:
             raise self.failure(self._send_error or error) from error
-        if response.status == 101:
-            response.will_close = True  # what the connection speaks from here on is not HTTP
-        return Response(response.status, Headers.from_wire(response.fields), _ResponseBody(self, response))
+        return Response(response.status, response.headers, _ResponseBody(self, response))
 
     def failure(self, error: Exception) -> ConnectError:
         """Return what ``error`` means for the call."""
@@ -400,7 +392,7 @@ class _Exchange:
     def _has_leftover(self) -> bool:
         """Tell whether more has arrived than was read."""
         self._receiver.is_finished = True
-        return bool(self._reader.peek(1))
+        return bool(self._reader.peek(1)) or _has_decrypted(self._socket)
 
     def _shut_down(self) -> None:
         _shut_down(self._socket)
@@ -413,7 +405,6 @@ class _Receiver(io.RawIOBase):
         self._socket = sock
         self.lifetime = lifetime
         self._ahead = b""
-        self.is_in_head = True
         self.is_finished = False
 
     def readable(self) -> bool:
@@ -429,11 +420,7 @@ class _Receiver(io.RawIOBase):
             return 0
         if self.lifetime.deadline is not None:
             self._socket.settimeout(self.lifetime.remaining())
-        size = self._socket.recv_into(buffer)
-        # RFC 9112, section 8: a head that is cut off is no answer, though `http.client` takes it for one.
-        if not size and self.is_in_head:
-            raise ConnectionError("it closed the connection before the end of the response's head")
-        return size
+        return self._socket.recv_into(buffer)
 
     def has_answer(self) -> bool:
         """Tell, without waiting, whether the server has begun to answer, or has hung up."""
@@ -451,36 +438,8 @@ class _Receiver(io.RawIOBase):
             if not data:
                 return True
             self._ahead += data
-        # RFC 9110, section 15.2: interim responses are no answer, and may come at any time.
-        while interim := _interim_response(self._ahead):
-            self._ahead = self._ahead[interim.end() :]
-        is_undecided = len(self._ahead) < _STATUS_SIZE or _interim_status(self._ahead)
-        return not is_undecided or len(self._ahead) > _MAX_INTERIM_BYTES
-
-
-_interim_status = re.compile(rb"HTTP/1\.[0-9] 1(?!01)").match
-_interim_response = re.compile(rb"HTTP/1\.[0-9] 1(?!01).*?\n\r?\n", re.DOTALL).match
-_STATUS_SIZE = len("HTTP/1.1 200")
-_MAX_INTERIM_BYTES = 64 * 1024
-"""How long the head of an interim response may be; a longer one is left to `http.client` to refuse."""
-
-
-class _Reader(io.BufferedReader):
-    """What `http.client` reads a response from, in place of a socket.
-
-    It outlives an `HTTPResponse`, which closes what it reads from: what is behind a response is still there
-    to be seen.
-    """
-
-    def makefile(self, mode: str) -> _Reader:
-        """Return the reader, where a socket would make one."""
-        return self
-
-    def close(self) -> None:
-        """Leave the reader open."""
-
-    def flush(self) -> None:
-        """Do nothing: what is read from may be closed, where a broken-off call is collected as garbage."""
+        self._ahead = without_interim_responses(self._ahead)
+        return has_begun(self._ahead)
 
 
 class _ResponseBody(Body):
@@ -496,43 +455,40 @@ class _ResponseBody(Body):
             return b""
         try:
             # What has arrived, whatever was asked for: of a stream that may be many messages.
-            data = self._response.read1(max(size, READ_SIZE))
-            if self._response.chunked and (self._response.chunk_left or 0) < 0:
-                # `http.client` reads on at a negative size, which RFC 9112, section 7.1 knows nothing of.
-                raise HTTPException("a chunk has a negative size")
+            data = self._response.read(max(size, READ_SIZE))
         except ConnectError:
-            self._end(is_reusable=False)
+            self.close()
             raise
         except (HTTPException, OSError) as error:
             failure = self._exchange.failure(error)
-            self._end(is_reusable=False)
+            self.close()
             raise failure from error
-        if data:
-            return data
-        if self._response.length:
-            missing = ConnectionError(f"{self._response.length} bytes of the response are missing")
-            failure = self._exchange.failure(missing)
-            self._end(is_reusable=False)
-            raise failure from missing
-        self._end(is_reusable=not self._response.will_close)
-        return b""
+        if not data:
+            self.close()
+        return data
 
     def set_deadline(self, deadline: Deadline) -> None:
         if self._exchange is not None:
             self._exchange.set_deadline(deadline)
 
     def close(self) -> None:
-        self._end(is_reusable=self._response.length == 0 and not self._response.will_close)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.end(is_reusable=self._response.is_complete and self._response.is_persistent)
 
     def __del__(self) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.abandon()
 
-    def _end(self, *, is_reusable: bool) -> None:
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.end(is_reusable=is_reusable)
+
+def _has_decrypted(sock: socket.socket) -> bool:
+    """Tell whether TLS has taken from a socket what nobody has read: a wait for the socket does not see it."""
+    if isinstance(sock, ssl.SSLSocket):
+        return sock.pending() > 0
+    if isinstance(sock, SSLTransport):  # TLS within TLS
+        return sock.sslobj.pending() > 0 or sock.incoming.pending > 0 or _has_decrypted(sock.socket)
+    return not isinstance(sock, socket.socket)  # who knows
 
 
 def _shut_down(sock: socket.socket) -> None:
@@ -547,6 +503,4 @@ def _shut_down(sock: socket.socket) -> None:
 def _describe(error: Exception) -> str:
     """Say what went wrong: of an error of urllib3, its cause alone."""
     cause = error.__cause__ if isinstance(error, HTTPError) else None
-    if isinstance(error, IncompleteRead):
-        return "the connection broke off inside the response"
     return str(cause or error).strip() or type(error).__name__

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 from echo.v1.echo_connect import EchoServiceClient
-from echo.v1.echo_pb2 import EchoRequest
+from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 from urllib3.connection import HTTPConnection
 
 from connect_sync import Code, ConnectError
@@ -140,6 +140,22 @@ def test_early_answer_is_heard_through_a_proxy(route: Route, serve: Serve) -> No
     with route.client(server.url) as (client, manager):
         assert client.collect(endless_requests()).payload == b"message"
         assert idle_connections(manager, server.url) == []
+
+
+@all_kinds
+@pytest.mark.parametrize("size", [9_000, 16_000, 20_000, 100_000])
+def test_answer_behind_a_large_one_is_not_mistaken_for_the_next(
+    kind: Kind, size: int, route: Route, serve: Serve
+) -> None:
+    # Within one TLS or another there may be bytes that a wait for the socket does not see.
+    large = bytes(size)
+    body = kind.wrap(EchoResponse(payload=large).SerializeToString())
+    stale = answer(kind, kind.wrap(b"\n\x05stale"))
+    server = serve(acts(say(answer(kind, body) + stale), say(answer(kind))), is_tls=route.is_tls)
+    with route.client(server.url) as (client, _):
+        assert kind.call(client) == [large]
+        assert kind.call(client) == [b"message"]
+    assert server.connections == 2
 
 
 def test_server_that_hangs_up_is_heard_through_a_proxy(route: Route, serve: Serve) -> None:
