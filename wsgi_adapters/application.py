@@ -113,7 +113,8 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             start_response(_STATUS_LINES[response.status], headers)
             return _ResponseBody(chunks, body)
         size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
-        # Without a length, the response ends with its connection, and nothing behind it is a request.
+        # A server that knows no chunks, be it of requests or of responses, ends the connection behind a
+        # response without a length: what it would take for the next request is part of this one.
         if body.is_framed:
             headers.append(("content-length", str(size)))
         # HEAD calls no method, and is answered with an error. The length is that of the text which another

@@ -89,10 +89,16 @@ def _open_pyvoy(environ: WSGIEnvironment, stream: Any) -> RequestBody:
     return TerminatedBody(stream) if length is None else LengthBody(stream, length)
 
 
+def _open_django(environ: WSGIEnvironment, stream: Any) -> RequestBody:
+    # Django's runserver: of a length beside chunks, it takes the length for that of the body.
+    return UnreadableBody() if "HTTP_TRANSFER_ENCODING" in environ else _open_plain(environ, stream, None)
+
+
 _BY_MODULE: dict[str, _Opener] = {
     "gunicorn.http.body": _open_gunicorn,
     "gunicorn.http2.request": _open_gunicorn_http2,
     "cheroot.server": _open_cheroot,
+    "django.core.handlers.wsgi": _open_django,
     "mod_wsgi": _open_mod_wsgi,
     "_pyvoy.wsgi": _open_pyvoy,
 }

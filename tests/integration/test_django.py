@@ -404,12 +404,13 @@ def test_development_server_serves_live_responses(development_port: int, channel
 
 
 @pytest.mark.parametrize("method", ["Collect", "Converse", "Unknown"])
+@pytest.mark.parametrize("framing", [{}, {"content-length": "0"}], ids=["alone", "beside a length"])
 def test_development_server_has_no_chunked_requests(
-    development_port: int, channel: Channel, method: str
+    development_port: int, channel: Channel, method: str, framing: dict[str, str]
 ) -> None:
     smuggled = post("Echo", {**PROTO, **channel.headers}, b"")
     with Connection(development_port) as connection:
-        headers = {**Dialect.CONNECT.headers, "transfer-encoding": "chunked"}
+        headers = {**Dialect.CONNECT.headers, "transfer-encoding": "chunked", **framing}
         connection.send(post(method, headers) + smuggled)
         reply = connection.read_reply()
         assert connection.read_rest() == b""
