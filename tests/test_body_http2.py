@@ -26,7 +26,7 @@ from h2.settings import SettingCodes
 from connect_sync import Code, ConnectError
 from connect_sync.deadline import Deadline
 from tests.support import Clock, error_of
-from wsgi_adapters.body import RequestBody
+from wsgi_adapters.body import UNHURRIED_BYTES, RequestBody
 from wsgi_adapters.gunicorn import GunicornHttp2Body
 from wsgi_adapters.servers import open_body
 
@@ -578,6 +578,71 @@ def test_reset_while_the_end_of_the_request_is_awaited_ends_the_response(
 
     with pytest.raises(HTTP2StreamError):
         next(response)
+
+
+# Small responses, which are left to gunicorn
+
+
+def test_request_that_has_ended_leaves_nothing_but_a_small_response(connection: Connection) -> None:
+    _, body = open_request(connection)
+    assert not body.ends_with(10)
+    connection.send(b"abc", ends=True)
+    while not body.is_read:
+        body.read(3)
+
+    assert body.ends_with(10)
+    assert not body.ends_with(UNHURRIED_BYTES + 1)
+
+
+@pytest.mark.parametrize("room", [0, 9, 10])
+def test_response_is_left_to_gunicorn_if_the_client_has_room_for_it(
+    connection: Connection, room: int
+) -> None:
+    connection.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: room})
+    _, body = open_request(connection, ends=True)
+    body.read(1)
+
+    assert body.ends_with(10) is (room == 10)
+
+
+def test_response_to_a_client_that_has_left_is_not_left_to_gunicorn(connection: Connection) -> None:
+    request, body = open_request(connection, ends=True)
+    body.read(1)
+    connection.client.reset_stream(1, error_code=8)
+    connection.flush()
+    connection.server.receive_data(connection.server.sock.recv(1 << 16))
+
+    assert request.stream.disconnected
+    assert not body.ends_with(10)
+
+
+def test_response_is_not_left_to_gunicorn_before_the_frames_that_it_has_set_aside(
+    connection: Connection,
+) -> None:
+    _, body = open_request(connection, ends=True)
+    body.read(1)
+    connection.client.reset_stream(1, error_code=8)
+    connection.flush()
+    data = connection.server.sock.recv(1 << 16)
+    connection.server._deferred_events.extend(connection.server.h2_conn.receive_data(data))
+
+    assert not body.ends_with(10)
+
+
+@pytest.mark.parametrize(("timeout_ms", "expected"), [(None, Config().timeout), (1500, 2.5)])
+def test_send_of_a_response_that_is_left_to_gunicorn_is_bounded(
+    connection: Connection, timeout_ms: int | None, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
+    _, body = open_request(connection, ends=True)
+    if timeout_ms is not None:
+        body.set_deadline(Deadline(timeout_ms))
+    body.read(1)
+    # What gunicorn leaves between two requests.
+    connection.server.sock.settimeout(2)
+
+    assert body.ends_with(10)
+    assert connection.server.sock.gettimeout() == pytest.approx(expected)
 
 
 # How long gunicorn may wait for its client

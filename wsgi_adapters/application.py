@@ -40,10 +40,6 @@ def hand_on_error(inner: WSGIEnvironment, outer: WSGIEnvironment) -> None:
         outer[ERROR_KEY] = inner[ERROR_KEY]
 
 
-_UNHURRIED_BYTES = 16 * 1024
-"""Up to what size a response fits into the buffers of a socket, so that sending it does not wait."""
-
-
 class ConnectWSGIApplication(Generic[_ServiceT]):
     """A WSGI application that serves one Connect service.
 
@@ -107,8 +103,10 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             send_trailers = _find_send_trailers(environ)
             if send_trailers is not None:
                 start_response(_STATUS_LINES[response.status], headers)
-                end = partial(_hand_over, response.trailers, send_trailers)
-                return _ResponseBody(chunks, body, end)
+                send = partial(_hand_over, response.trailers, send_trailers)
+                if isinstance(chunks, tuple) and body.ends_with(sum(map(len, chunks))):
+                    return _followed(chunks, send)
+                return _ResponseBody(chunks, body, send)
         if not isinstance(chunks, tuple):
             start_response(_STATUS_LINES[response.status], headers)
             return _ResponseBody(chunks, body)
@@ -122,9 +120,7 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         if response.status >= 400 and environ["REQUEST_METHOD"] == "HEAD":
             chunks, size = (), 0
         start_response(_STATUS_LINES[response.status], headers)
-        if size <= _UNHURRIED_BYTES and body.is_read and body.is_sent_at_once:
-            return chunks
-        return _ResponseBody(chunks, body)
+        return chunks if body.ends_with(size) else _ResponseBody(chunks, body)
 
     def _find_path(self, environ: WSGIEnvironment, path: str) -> str:
         # Mounted at its own path, an application finds the service's name in what was stripped.
@@ -269,13 +265,7 @@ class _ResponseBody:
 
     def __iter__(self) -> Iterator[bytes]:
         chunks = self._request_body.iterate_response(self._chunks)
-        return chunks if self._send_trailers is None else self._followed(chunks, self._send_trailers)
-
-    @staticmethod
-    def _followed(chunks: Iterator[bytes], send_trailers: Callable[[], None]) -> Iterator[bytes]:
-        # Servers send the trailers when the iterator ends: they have to be there before that.
-        yield from chunks
-        send_trailers()
+        return chunks if self._send_trailers is None else _followed(chunks, self._send_trailers)
 
     def close(self) -> None:
         try:
@@ -284,13 +274,19 @@ class _ResponseBody:
             self._request_body.close()
 
 
-def with_small_chunks(chunks: Iterable[bytes], request_body: RequestBody) -> Iterable[bytes]:
-    """Return what a WSGI server is to send of a response that fits into the buffers of a socket.
+def _followed(chunks: Iterable[bytes], send_trailers: Callable[[], None]) -> Iterator[bytes]:
+    """Yield the chunks, and have the trailers sent, which servers do when the iterator ends."""
+    yield from chunks
+    send_trailers()
 
-    What was not read of the request's body is dealt with when that is sent: the server of a kept connection
-    might take it for a request.
+
+def with_request_body(chunks: tuple[bytes, ...], request_body: RequestBody) -> Iterable[bytes]:
+    """Return what a WSGI server is to send of a response that did not come of its request's body.
+
+    What was not read of that is dealt with when the response is sent: the server of a kept connection might
+    take it for a request.
     """
-    if request_body.is_read and request_body.is_sent_at_once:
+    if request_body.ends_with(sum(map(len, chunks))):
         return chunks
     return _ResponseBody(chunks, request_body)
 

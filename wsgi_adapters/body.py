@@ -39,6 +39,9 @@ DRAIN_SILENCE_MS = 1000
 SEND_GRACE_MS = 1000
 """How long after the deadline of a call its error may take to leave."""
 
+UNHURRIED_BYTES = 16 * 1024
+"""Up to what size a response fits into the buffers of a socket, so that sending it does not wait."""
+
 _SILENCE_MS = 100
 """How long a client may be silent before it counts as one that sends no more, where nothing else tells."""
 
@@ -66,10 +69,15 @@ class RequestBody(Body):
 
     is_read: bool
     """Whether nothing of the body is left to be read."""
-    is_sent_at_once: bool = True
-    """Whether the server sends a small response without waiting for its client."""
     is_framed: bool = True
     """Whether the server knows where the body ends, and the next request begins."""
+
+    def ends_with(self, size: int) -> bool:
+        """Tell whether nothing is left to do but what the server does with a response of ``size`` bytes.
+
+        It sends that without waiting for its client, and nothing of the request is left to be read.
+        """
+        return self.is_read and size <= UNHURRIED_BYTES
 
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Return an iterator over the chunks of the response, to be sent one after the other.

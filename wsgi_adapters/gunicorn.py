@@ -234,7 +234,6 @@ class GunicornHttp2Body(RequestBody):
     )
 
     is_read: bool
-    is_sent_at_once = False
     length: int | None
 
     def __init__(self, stream: Any, length: int | None) -> None:
@@ -277,6 +276,8 @@ class GunicornHttp2Body(RequestBody):
             chunk: bytes | None = stream.pop_chunk()
             if chunk:
                 self._received += len(chunk)
+                # h2 has seen to it that the body is as long as it was announced to be.
+                self.is_read = stream.body_complete and self._received == stream.body_size
                 return chunk
             if stream.body_complete:
                 if self.length is not None and self._received < self.length:
@@ -326,6 +327,24 @@ class GunicornHttp2Body(RequestBody):
         """Let no wait for frames outlast ``deadline``."""
         self._deadline = deadline
 
+    def ends_with(self, size: int) -> bool:
+        """Tell whether the client has sent everything, and has room for a response of ``size`` bytes.
+
+        If so, the socket is left with the timeout of sends. gunicorn sets its own before it reads again.
+        """
+        connection = self._connection
+        if not super().ends_with(size) or self._has_left() or connection._deferred_events:
+            return False
+        if size > connection.h2_conn.local_flow_control_window(self._stream.stream_id):
+            return False
+        limit = self._send_limit()
+        connection.sock.settimeout(connection.stream_timeout if limit is None else limit.wait_limit())
+        return True
+
+    def _send_limit(self) -> Deadline | None:
+        """Return by when the response has to be sent: its deadline, and a moment for its error to leave."""
+        return None if self._deadline is None else Deadline(self._deadline.remaining() * 1000 + SEND_GRACE_MS)
+
     def peer_has_left(self) -> bool:
         """Tell whether the client has given the stream up, or left."""
         from gunicorn.http2.errors import HTTP2StreamError
@@ -344,9 +363,7 @@ class GunicornHttp2Body(RequestBody):
         No send outlasts what is left of the deadline now, and a moment for its error to leave: chunks are
         cut to what the client has opened its window for.
         """
-        limit = None
-        if self._deadline is not None:
-            limit = Deadline(self._deadline.remaining() * 1000 + SEND_GRACE_MS)
+        limit = self._send_limit()
         self._check_peer()
         for chunk in chunks:
             if limit is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from connect_sync.health import CHECK, SERVICE, WATCH, Health, ServingStatus, check_service_name
 from connect_sync.method import Method
-from wsgi_adapters.application import ConnectWSGIApplication, with_small_chunks
+from wsgi_adapters.application import ConnectWSGIApplication, with_request_body
 from wsgi_adapters.router import NotFoundApplication, checked_path
 from wsgi_adapters.servers import open_body
 
@@ -85,4 +85,4 @@ class Healthz:
             text = status.name
         body = f"{text}\n".encode()
         start_response(line, [*headers, ("content-length", str(len(body)))])
-        return with_small_chunks(() if method == "HEAD" else (body,), open_body(environ))
+        return with_request_body(() if method == "HEAD" else (body,), open_body(environ))
