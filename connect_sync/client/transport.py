@@ -483,7 +483,7 @@ class _ResponseBody(Body):
 
 
 def _has_decrypted(sock: socket.socket) -> bool:
-    """Tell whether TLS has taken from a socket what nobody has read: a wait for the socket does not see it."""
+    """Tell whether TLS holds what has arrived and nobody has read: a wait for the socket does not see it."""
     if isinstance(sock, ssl.SSLSocket):
         return sock.pending() > 0
     if isinstance(sock, SSLTransport):  # TLS within TLS
