@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 from functools import partial
 
 from tests.benchmarks import peer
@@ -16,16 +18,25 @@ _CLIENT = "import benchmark.v1.benchmark_connect"
 _SERVER = "import tests.benchmarks.service"
 
 
-def _start(program: str) -> None:
-    subprocess.run([sys.executable, "-c", program], check=True, env=_environment)
-
-
-_environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+def _start(program: str, environment: Mapping[str, str]) -> None:
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
 
 
 def main() -> None:
     """Print a table."""
     assert peer.Message is not None  # its code is there
+    with tempfile.TemporaryDirectory() as cache:
+        # Modules are compiled before they are measured, be they installed or in a checkout.
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "PYTHONPYCACHEPREFIX": cache,
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
+        _measure(environment)
+
+
+def _measure(environment: Mapping[str, str]) -> None:
     programs = {
         "Python alone": _NOTHING,
         "messages of Protobuf": _PROTOBUF,
@@ -35,7 +46,7 @@ def main() -> None:
         "connectrpc, its client and application": "import peer.v1.benchmark_connect",
         "grpcio": f"{_PROTOBUF}, grpc",
     }
-    cases = {name: partial(_start, program) for name, program in programs.items()}
+    cases = {name: partial(_start, program, environment) for name, program in programs.items()}
     times = {
         name: [value / 1000 for value in values]
         for name, values in interleaved(cases, calls=1, rounds=15).items()
