@@ -245,10 +245,14 @@ func sendWithoutEnd(ctx context.Context, client client, request *request) error 
 	if err != nil {
 		return err
 	}
-	for stream.Send(request) == nil {
+	for err == nil {
 		time.Sleep(time.Millisecond)
+		err = stream.Send(request)
 	}
-	_, err = stream.CloseAndReceive()
+	if errors.Is(err, io.EOF) {
+		_, err = stream.CloseAndReceive()
+	}
+	// A call that was given up is not closed: its request would come to an end before it was reset.
 	return err
 }
 
