@@ -19,6 +19,7 @@ from benchmark.v1.benchmark_pb2 import Message
 
 from connect_sync import Cancellation
 from tests.benchmarks import grpc_peer, peer
+from tests.benchmarks.calls import STREAM_LENGTH, response
 from tests.benchmarks.measure import Row, interleaved, print_table
 from tests.benchmarks.server import running, serving
 from tests.benchmarks.service import ECHO, MESSAGE, PAYLOAD, wrap
@@ -30,17 +31,10 @@ _HEADERS = {
     "connect-timeout-ms": "10000",
     "accept-encoding": "gzip",
 }
-_HEAD = (
-    b"HTTP/1.1 200 OK\r\nserver: gunicorn\r\ndate: Sun, 01 Jan 2023 00:00:00 GMT\r\n"
-    b"connection: keep-alive\r\ncontent-type: application/%b\r\ncontent-length: %d\r\n\r\n"
-)
-_UNARY = _HEAD % (b"proto", len(_BODY)) + _BODY
-STREAM_LENGTH = 1000
+_UNARY = response("proto", _BODY)
 _END = wrap(b"{}", 2)
-_STREAM_BODY = wrap(_BODY) * STREAM_LENGTH + _END
-_STREAM = _HEAD % (b"connect+proto", len(_STREAM_BODY)) + _STREAM_BODY
-_COUNT_BODY = wrap(Message(number=STREAM_LENGTH).SerializeToString()) + _END
-_COUNT = _HEAD % (b"connect+proto", len(_COUNT_BODY)) + _COUNT_BODY
+_STREAM = response("connect+proto", wrap(_BODY) * STREAM_LENGTH + _END)
+_COUNT = response("connect+proto", wrap(Message(number=STREAM_LENGTH).SerializeToString()) + _END)
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 

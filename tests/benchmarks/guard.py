@@ -24,7 +24,7 @@ from benchmark.v1.benchmark_pb2 import Message
 from connect_sync import ConnectClient
 from connect_sync.client import Lifetime
 from connect_sync.http import Request, Response
-from tests.benchmarks.in_process import STREAM_LENGTH, ours, run
+from tests.benchmarks.calls import STREAM_LENGTH, ours, run
 from tests.benchmarks.service import MESSAGE, app, bare
 
 _RECORD = Path(__file__).with_name("guard.json")
