@@ -8,9 +8,9 @@ by more than a tenth over what ``guard.json`` has recorded for the same minor ve
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -29,34 +29,38 @@ from tests.benchmarks.service import MESSAGE, app, bare
 
 _RECORD = Path(__file__).with_name("guard.json")
 _MAX_GROWTH = 1.1
+_PATIENCE = 300.0
+"""Seconds in which the counting should long have ended."""
+
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-_CALLS = 200
-_WARM_UP = 100
+_BODY = MESSAGE.SerializeToString()
 
 
-class Canned:
+class _Canned:
     """A transport that answers at once, with the same bytes."""
 
-    def __init__(self) -> None:
-        self._body = (MESSAGE.SerializeToString(),)
-
     def send(self, request: Request, lifetime: Lifetime) -> Response:
-        return Response(200, (("content-type", "application/proto"),), self._body)
+        return Response(200, (("content-type", "application/proto"),), (_BODY,))
 
     def close(self) -> None:
         pass
 
 
-def _bare_client() -> None:
-    MESSAGE.SerializeToString()
-    Message.FromString(b"\n\x04Jane")
-
-
-_client = ConnectClient("http://test", transport=Canned())
+_canned_client = ConnectClient("http://test", transport=_Canned())
 _echo = app.methods["echo"]
 
-# Each path beside the least that its work can cost.
+
+def _convert() -> Message:
+    MESSAGE.SerializeToString()
+    return Message.FromString(_BODY)
+
+
+_CALLS = 200
+_STREAMS = 10
+"""More than the eight calls after which Python 3.11 specializes a function (PEP 659)."""
+
+# Each path beside the least that its work can cost, and how many times each runs, first to warm up and then
+# to be counted.
 _PATHS: Mapping[str, tuple[Callable[[], object], Callable[[], object], int]] = {
     "server, unary": (
         partial(run, app, *ours.unary),
@@ -71,67 +75,77 @@ _PATHS: Mapping[str, tuple[Callable[[], object], Callable[[], object], int]] = {
     f"server, server streaming, {STREAM_LENGTH} messages": (
         partial(run, app, *ours.server_stream),
         partial(run, bare.server_stream, *ours.server_stream),
-        2,
+        _STREAMS,
     ),
     f"server, client streaming, {STREAM_LENGTH} messages": (
         partial(run, app, *ours.client_stream),
         partial(run, bare.client_stream, *ours.client_stream),
-        2,
+        _STREAMS,
     ),
     "client, unary, without its transport": (
-        partial(_client.call_unary, _echo, MESSAGE),
-        _bare_client,
+        partial(_canned_client.call_unary, _echo, MESSAGE),
+        _convert,
         _CALLS,
     ),
 }
 
+_WINDOW = "PyNumber_InPlaceMatrixMultiply"
+"""The function of Python's that `@=` calls, and nothing else does: what is counted happens within it."""
+
+
+class _Counted:
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+
+    def __imatmul__(self, times: int) -> _Counted:
+        for _ in range(times):
+            self._call()
+        return self
+
 
 def _count_here() -> None:
-    """Run each path, and have valgrind, under which this process is, write a file for each."""
-    for number, (path, least, calls) in enumerate(_PATHS.values()):
-        for name, call in (("path", path), ("least", least)):
-            for _ in range(_WARM_UP if calls > 2 else 2):
+    """Run each path and its least, and have valgrind, under which this process is, write a file for each."""
+    # Garbage that something else has left would be collected within one of them.
+    gc.disable()
+    for path, least, times in _PATHS.values():
+        for call in (path, least):
+            for _ in range(times):
                 call()
-            _control("--instr=on")
-            _control("--zero")
-            for _ in range(calls):
-                call()
-            _control(f"--dump={name}-{number}")
-            _control("--instr=off")
+            counted = _Counted(call)
+            counted @= times
 
 
-def _control(command: str) -> None:
-    subprocess.run(["callgrind_control", command, str(os.getpid())], check=True, stdout=subprocess.DEVNULL)
-
-
-_find_counts = re.compile(
-    r"^desc: Trigger: .*?(path|least)-(\d+)$.*?^totals: (\d+)$", re.MULTILINE | re.DOTALL
-)
-
-
-def count() -> dict[str, float]:
-    """Return how many instructions each path takes, as ratios to the least."""
-    counts = {}
+def _count() -> dict[str, float]:
+    """Return how many instructions each path takes, as a ratio to the least."""
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        sys.exit("bench-guard: valgrind is missing: apt-get install valgrind")
     with tempfile.TemporaryDirectory() as directory:
-        run = subprocess.run(
-            [
-                *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--quiet"),
-                f"--callgrind-out-file={directory}/out",
-                *(sys.executable, "-m", "tests.benchmarks.guard", "--count-here"),
-            ],
-            env={**os.environ, "PYTHONHASHSEED": "0"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if run.returncode != 0:
-            raise SystemExit(f"bench-guard: valgrind failed:\n{run.stdout}")
-        for file in Path(directory).iterdir():
-            found = _find_counts.search(file.read_text())
-            if found is not None:
-                counts[found[1], int(found[2])] = int(found[3])
+        try:
+            done = subprocess.run(
+                [
+                    *(valgrind, "--tool=callgrind", "--quiet", f"--callgrind-out-file={directory}/out"),
+                    *("--collect-atstart=no", f"--toggle-collect={_WINDOW}", f"--dump-after={_WINDOW}"),
+                    *(sys.executable, "-m", "tests.benchmarks.guard", "--count-here"),
+                ],
+                # The environment's size moves what is in memory, and protobuf has tables keyed by address.
+                env={"PATH": os.defpath, "PYTHONHASHSEED": "0"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=_PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            sys.exit(f"bench-guard: valgrind has not ended within {_PATIENCE:.0f} s")
+        if done.returncode != 0:
+            sys.exit(f"bench-guard: valgrind failed:\n{done.stdout}")
+        files = sorted(Path(directory).glob("out.*"), key=lambda file: int(file.suffix[1:]))
+        if len(files) != 2 * len(_PATHS):
+            sys.exit(f"bench-guard: valgrind does not see the calls of {_WINDOW} in this build of Python")
+        counts = [int(file.read_text().rpartition("totals: ")[2]) for file in files]
     return {
-        name: round(counts["path", number] / counts["least", number], 3) for number, name in enumerate(_PATHS)
+        name: round(path / least, 3)
+        for name, path, least in zip(_PATHS, counts[::2], counts[1::2], strict=True)
     }
 
 
@@ -144,11 +158,8 @@ def main() -> int:
     if arguments.count_here:
         _count_here()
         return 0
-    if shutil.which("callgrind_control") is None:
-        print("bench-guard: valgrind is missing: apt-get install valgrind", file=sys.stderr)
-        return 2
     records = json.loads(_RECORD.read_text()) if _RECORD.exists() else {}
-    ratios = count()
+    ratios = _count()
     if arguments.record:
         records[_PYTHON] = ratios
         _RECORD.write_text(json.dumps(records, indent=2, sort_keys=True) + "\n")
