@@ -12,20 +12,27 @@ import gc
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import urllib3
 from benchmark.v1.benchmark_pb2 import Message
+from urllib3.connection import HTTPConnection
 
 from connect_sync import ConnectClient
 from connect_sync.client import Lifetime
 from connect_sync.http import Request, Response
-from tests.benchmarks.calls import STREAM_LENGTH, ours, run
-from tests.benchmarks.service import MESSAGE, app, bare
+from tests.benchmarks.calls import STREAM_LENGTH, ours, response, run
+from tests.benchmarks.service import ECHO, MESSAGE, app, bare
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _RECORD = Path(__file__).with_name("guard.json")
 _MAX_GROWTH = 1.1
@@ -34,6 +41,8 @@ _PATIENCE = 300.0
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _BODY = MESSAGE.SerializeToString()
+_REQUEST = f"POST {ECHO} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(_BODY)}\r\n\r\n".encode() + _BODY
+_RESPONSE = response("proto", _BODY)
 
 
 class _Canned:
@@ -46,8 +55,40 @@ class _Canned:
         pass
 
 
+class _AnsweringSocket(socket.socket):
+    """A socket whose other end answers all that is sent at once, with the same bytes."""
+
+    def __init__(self) -> None:
+        near, self._far = socket.socketpair()
+        super().__init__(fileno=near.detach())
+
+    def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
+        size = super().send(data)
+        self._far.recv(size)
+        self._far.sendall(_RESPONSE)
+        return size
+
+
+class _Connection(HTTPConnection):
+    def connect(self) -> None:
+        self.sock = _AnsweringSocket()
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+_manager = urllib3.PoolManager()
+_manager.pool_classes_by_scheme = {"http": _Pool}
+_client = ConnectClient("http://test", pool_manager=_manager)
 _canned_client = ConnectClient("http://test", transport=_Canned())
+_socket = _AnsweringSocket()
 _echo = app.methods["echo"]
+
+
+def _exchange() -> Message:
+    _socket.send(_REQUEST)
+    return Message.FromString(_socket.recv(4096).partition(b"\r\n\r\n")[2])
 
 
 def _convert() -> Message:
@@ -81,6 +122,11 @@ _PATHS: Mapping[str, tuple[Callable[[], object], Callable[[], object], int]] = {
         partial(run, app, *ours.client_stream),
         partial(run, bare.client_stream, *ours.client_stream),
         _STREAMS,
+    ),
+    "client, unary": (
+        partial(_client.call_unary, _echo, MESSAGE, timeout_ms=60_000),
+        _exchange,
+        _CALLS,
     ),
     "client, unary, without its transport": (
         partial(_canned_client.call_unary, _echo, MESSAGE),
