@@ -1,8 +1,9 @@
 """A guard that noise cannot move: the instructions of the hot paths, counted by valgrind.
 
-``python -m tests.benchmarks.guard`` counts them as ratios to the bare functions, and fails if one has grown
-by more than a tenth over what ``guard.json`` has recorded for the same minor version of Python; with
-``--record`` it records them there. It needs valgrind: ``apt-get install valgrind``.
+``python -m tests.benchmarks.guard`` counts them as ratios to the least that the same work can cost, and fails
+if one has grown by more than a tenth over what ``guard.json`` has recorded for the same minor version of
+Python, or if nothing is recorded to compare with; with ``--record`` it records them there. It needs valgrind:
+``apt-get install valgrind``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import gc
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -18,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +43,13 @@ _PATIENCE = 300.0
 """Seconds in which the counting should long have ended."""
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+_ENVIRONMENT = {
+    "machine": platform.machine(),
+    "python": platform.python_version(),
+    **{package: version(package) for package in ("protobuf", "urllib3")},
+}
+"""What counts depend on beside the code that is guarded."""
+
 _BODY = MESSAGE.SerializeToString()
 _REQUEST = f"POST {ECHO} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(_BODY)}\r\n\r\n".encode() + _BODY
 _RESPONSE = response("proto", _BODY)
@@ -195,6 +205,20 @@ def _count() -> dict[str, float]:
     }
 
 
+def _compare(recorded: Mapping[str, float], ratios: Mapping[str, float]) -> bool:
+    """Print the ratios beside the recorded ones, and return whether none has grown too much."""
+    print(f"{'instructions, as a ratio to the least':45}{'recorded':>10}{'now':>10}{'growth':>10}")
+    is_good = True
+    for name, ratio in ratios.items():
+        growth = ratio / recorded[name]
+        verdict = ""
+        if growth > _MAX_GROWTH:
+            verdict = "  too much"
+            is_good = False
+        print(f"{name:45}{recorded[name]:10.2f}{ratio:10.2f}{growth - 1:+10.1%}{verdict}")
+    return is_good
+
+
 def main() -> int:
     """Compare, or record, as the command line says, and return the exit status."""
     parser = argparse.ArgumentParser(description="Count the instructions of the hot paths.")
@@ -204,26 +228,23 @@ def main() -> int:
     if arguments.count_here:
         _count_here()
         return 0
-    records = json.loads(_RECORD.read_text()) if _RECORD.exists() else {}
-    ratios = _count()
+    records = json.loads(_RECORD.read_text())
     if arguments.record:
-        records[_PYTHON] = ratios
+        records[_PYTHON] = {"environment": _ENVIRONMENT, "ratios": _count()}
         _RECORD.write_text(json.dumps(records, indent=2, sort_keys=True) + "\n")
         return 0
-    recorded = records.get(_PYTHON)
-    if recorded is None:
-        print(f"bench-guard: nothing is recorded for Python {_PYTHON}: --record does", file=sys.stderr)
-        return 2
-    print(f"{'instructions, as a ratio to the least':45}{'recorded':>10}{'now':>10}{'growth':>10}")
-    status = 0
-    for name, ratio in ratios.items():
-        growth = ratio / recorded[name]
-        verdict = ""
-        if growth > _MAX_GROWTH:
-            verdict = "  too much"
-            status = 1
-        print(f"{name:45}{recorded[name]:10.2f}{ratio:10.2f}{growth - 1:+10.1%}{verdict}")
-    return status
+    record = records.get(_PYTHON, {"environment": {}, "ratios": {}})
+    recorded = record["ratios"]
+    unmatched = [f"not recorded: {name}" for name in _PATHS if name not in recorded]
+    unmatched += [f"recorded, but no path: {name}" for name in recorded if name not in _PATHS]
+    if unmatched:
+        sys.exit("\n".join([f"bench-guard, Python {_PYTHON}: run with --record", *unmatched]))
+    is_good = _compare(recorded, _count())
+    for what, now in _ENVIRONMENT.items():
+        then = record["environment"].get(what)
+        if then != now:
+            print(f"{what}: recorded with {then}, counted with {now}")
+    return 0 if is_good else 1
 
 
 if __name__ == "__main__":
