@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+from tests.benchmarks.server import end_on_sigterm
 from tests.integration.channel import Channel
 from tests.integration.live import wrap
 from tests.integration.other_servers import KINDS, OtherServer
@@ -46,6 +47,7 @@ def _delays(connect: Callable[[], Connection]) -> list[float]:
 
 def main() -> None:
     """Print a table: the delays of each server, of which each is what the call back to here takes, too."""
+    end_on_sigterm()
     print(f"\nLiveness, client streaming, {_MESSAGES} messages one at a time, from send to handler")
     print(f"{'':34}{'ms, median':>18}{'99 of 100 within':>20}{'longest':>10}")
     with tempfile.TemporaryDirectory() as directory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -32,9 +33,15 @@ class Server(NamedTuple):
         return int(worker)
 
 
+def end_on_sigterm() -> None:
+    """Have SIGTERM end this process as an error would, which ends its servers too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+
+
 @contextmanager
 def serving(application: str, *options: str) -> Iterator[Server]:
     """Serve an application of ``tests.benchmarks``, ``module:name``, with further options of gunicorn."""
+    end_on_sigterm()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         process = subprocess.Popen(
@@ -71,12 +78,20 @@ def _has_worker(server: Server) -> bool:
 @contextmanager
 def running(serve: Callable[..., None], *arguments: object) -> Iterator[int]:
     """Run ``serve``, which sends its port to the connection that it gets first, and yield the port."""
+    end_on_sigterm()
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=serve, args=(sender, *arguments), daemon=True)
-    process.start()
     try:
-        yield receiver.recv()
+        process.start()
+        # The process has the only one left: if it ends, so does the wait for its port.
+        sender.close()
+        try:
+            port = receiver.recv()
+        except EOFError:
+            raise AssertionError(f"the server of {serve.__module__} has ended before it had a port") from None
+        yield port
     finally:
-        process.terminate()
-        process.join()
+        if process.pid is not None:
+            process.terminate()
+            process.join()
