@@ -1,6 +1,6 @@
-"""Throughput under gunicorn, by load generators: wrk over HTTP/1.1, h2load over HTTP/2.
+"""Throughput under gunicorn, loaded by h2load over HTTP/1.1 and HTTP/2.
 
-All servers run at once and are loaded in turn. It needs ``apt-get install wrk nghttp2-client``.
+All servers run at once and are loaded in turn. It needs ``apt-get install nghttp2-client``.
 """
 
 from __future__ import annotations
@@ -11,27 +11,72 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from statistics import quantiles
+from typing import NamedTuple, TypeVar
 
 from tests.benchmarks import grpc_peer, peer
 from tests.benchmarks.measure import Row, print_table
 from tests.benchmarks.server import serving
-from tests.benchmarks.service import ECHO, PAYLOAD, wrap
+from tests.benchmarks.service import ECHO, MESSAGE, wrap
 
-_MESSAGE = b"\n\x04" + PAYLOAD
+Key = TypeVar("Key")
+
 _THREADS = 8
 
 
 class Load(NamedTuple):
-    """What a load generator has measured."""
+    """What a load has measured."""
 
     rate: float
     """Requests a second."""
-    latency_ms: float
-    """The mean time of a request."""
+    median_ms: float
+    """The time from request to response, of the middle one of all requests."""
+    p99_ms: float
+    """The time within which 99 of 100 had their responses."""
+
+
+def h2load(
+    port: int,
+    *,
+    connections: int,
+    seconds: int,
+    path: str = ECHO,
+    is_http1: bool = False,
+    is_grpc: bool = False,
+) -> Load:
+    """Load a server in cleartext, each connection with one request at a time, after a second to warm up."""
+    body = MESSAGE.SerializeToString()
+    if is_grpc:
+        body = wrap(body)
+        headers = ["content-type: application/grpc", "te: trailers"]
+    else:
+        headers = ["content-type: application/proto", "connect-protocol-version: 1"]
+    with tempfile.TemporaryDirectory() as directory:
+        data, log = Path(directory, "data"), Path(directory, "log")
+        data.write_bytes(body)
+        output = subprocess.run(
+            [
+                *("h2load", f"--clients={connections}", f"--duration={seconds}", "--warm-up-time=1"),
+                *(f"--data={data}", f"--log-file={log}", *(f"--header={header}" for header in headers)),
+                *(["--h1"] if is_http1 else []),
+                f"http://127.0.0.1:{port}{path}",
+            ],
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        requests = [line.split() for line in log.read_text().splitlines()]
+    done = int(_find(r"(\d+) done, ", output))
+    assert " 0 failed, 0 errored, 0 timeout" in output, output
+    # An error of gRPC has the status 200 too, but none of the bytes that Echo sends back.
+    assert int(_find(r"\((\d+)\) data", output)) >= done * len(body), output
+    # A status other than 200 has a request that the end of the load has cut off.
+    percentiles = quantiles((int(time) / 1000 for _, status, time in requests if status == "200"), n=100)
+    return Load(float(_find(r"finished in .*, ([\d.]+) req/s", output)), percentiles[49], percentiles[98])
 
 
 def _find(pattern: str, text: str) -> str:
@@ -40,48 +85,50 @@ def _find(pattern: str, text: str) -> str:
     return found[1]
 
 
-def wrk(port: int, path: str, connections: int, seconds: int) -> Load:
-    """Load a server over HTTP/1.1, each connection with one request at a time."""
-    escaped = "".join(f"\\{byte:03d}" for byte in _MESSAGE)
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(f'wrk.method = "POST"\nwrk.body = "{escaped}"\n')
-        script.write('wrk.headers["Content-Type"] = "application/proto"\n')
-        script.write('wrk.headers["Connect-Protocol-Version"] = "1"\n')
-        script.flush()
-        output = subprocess.run(
-            [
-                *("wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s"),
-                *(f"--script={script.name}", f"http://127.0.0.1:{port}{path}"),
-            ],
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout
-    assert "Non-2xx" not in output, output
-    number, unit = re.search(r"Latency\s+([\d.]+)(us|ms|s)", output).groups()  # type: ignore[union-attr]
-    latency = float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
-    return Load(float(_find(r"Requests/sec:\s+([\d.]+)", output)), latency)
+def interleaved(cases: Mapping[Key, Callable[[], Load]], rounds: int) -> dict[Key, list[Load]]:
+    """Return, for each case, the load of each round; a round runs every case once."""
+    if shutil.which("h2load") is None:
+        sys.exit("h2load is missing: apt-get install nghttp2-client")
+    loads: dict[Key, list[Load]] = {key: [] for key in cases}
+    for _ in range(rounds):
+        for key, case in cases.items():
+            loads[key].append(case())
+    return loads
 
 
-def h2load(port: int, content_type: str, body: bytes, connections: int, seconds: int) -> Load:
-    """Load a server over cleartext HTTP/2, each connection with one request at a time."""
-    with tempfile.NamedTemporaryFile() as data:
-        data.write(body)
-        data.flush()
-        output = subprocess.run(
-            [
-                *("h2load", f"--clients={connections}", "--max-concurrent-streams=1"),
-                *(f"--duration={seconds}", "--warm-up-time=1", f"--data={data.name}"),
-                *(f"--header=content-type: {content_type}", "--header=te: trailers"),
-                f"http://127.0.0.1:{port}{ECHO}",
-            ],
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout
-    assert " 0 failed, 0 errored" in output, output
-    rate = float(_find(r"finished in .*, ([\d.]+) req/s", output))
-    return Load(rate, connections / rate * 1000)
+@contextmanager
+def http1_servers(threads: int) -> Iterator[dict[str, Callable[..., Load]]]:
+    """Run gunicorns, and yield what loads each, given the connections and the seconds."""
+    with ExitStack() as stack:
+        loads: dict[str, Callable[..., Load]] = {}
+        for name, application, path in (
+            ("bare function", "service:bare_unary", ECHO),
+            ("connect-sync", "service:app", ECHO),
+            ("connectrpc", "peer:app", f"{peer.SERVICE}/Echo"),
+        ):
+            server = serving(application, "--worker-class=gthread", f"--threads={threads}")
+            loads[name] = partial(h2load, stack.enter_context(server).port, path=path, is_http1=True)
+        yield loads
+
+
+@contextmanager
+def http2_servers(threads: int) -> Iterator[dict[str, Callable[..., Load]]]:
+    """Run gunicorns and a server of grpcio's: see `http1_servers`."""
+    options = (
+        *("--worker-class=gthread", "--threads=64"),
+        *("--http-protocols=h2,h1", "--http2-cleartext=prior-knowledge"),
+    )
+    with (
+        serving("service:bare_unary", *options) as bare,
+        serving("service:app", *options) as ours,
+        grpc_peer.serving(threads) as grpc,
+    ):
+        yield {
+            "bare function under gunicorn": partial(h2load, bare.port),
+            "connect-sync": partial(h2load, ours.port),
+            "connect-sync, gRPC": partial(h2load, ours.port, is_grpc=True),
+            "grpcio's server, gRPC": partial(h2load, grpc, is_grpc=True),
+        }
 
 
 def main() -> None:
@@ -91,49 +138,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3, help="of each load")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    missing = [program for program in ("wrk", "h2load") if shutil.which(program) is None]
-    if missing:
-        sys.exit(f"throughput: {' and '.join(missing)} missing: apt-get install wrk nghttp2-client")
-    connections, seconds = arguments.connections, arguments.seconds
-    threads = (f"--threads={_THREADS}", "--worker-class=gthread")
-    with ExitStack() as stack:
-        http1: dict[str, Callable[[], Load]] = {}
-        for name, application, path in (
-            ("bare function", "service:bare_unary", ECHO),
-            ("connect-sync", "service:app", ECHO),
-            ("connectrpc", "peer:app", f"{peer.SERVICE}/Echo"),
-        ):
-            server = stack.enter_context(serving(application, *threads))
-            http1[name] = partial(wrk, server.port, path, connections, seconds)
-        _show(f"Throughput under gunicorn, {connections} connections", http1, arguments.rounds)
-    http2 = ("--http-protocols=h2,h1", "--http2-cleartext=prior-knowledge", "--threads=64")
-    with ExitStack() as stack:
-        bare = stack.enter_context(serving("service:bare_unary", *http2, "--worker-class=gthread"))
-        ours = stack.enter_context(serving("service:app", *http2, "--worker-class=gthread"))
-        grpc = stack.enter_context(grpc_peer.serving(_THREADS))
-        load = partial(h2load, connections=connections, seconds=seconds)
-        _show(
-            f"Throughput over HTTP/2, {connections} connections",
-            {
-                "bare function under gunicorn": partial(load, bare.port, "application/proto", _MESSAGE),
-                "connect-sync": partial(load, ours.port, "application/proto", _MESSAGE),
-                "connect-sync, gRPC": partial(load, ours.port, "application/grpc", wrap(_MESSAGE)),
-                "grpcio's server, gRPC": partial(load, grpc, "application/grpc", wrap(_MESSAGE)),
-            },
-            arguments.rounds,
-        )
-
-
-def _show(title: str, loads: dict[str, Callable[[], Load]], rounds: int) -> None:
-    rates: dict[str, list[float]] = {name: [] for name in loads}
-    for load in loads.values():
-        load()
-    for _ in range(rounds):
-        for name, load in loads.items():
-            rates[name].append(load().rate)
-    floor = next(iter(rates.values()))
-    rows = [Row(name, values, None if values is floor else floor) for name, values in rates.items()]
-    print_table(title, "requests/s", rows, is_rate=True)
+    for protocol, servers in (("HTTP/1.1", http1_servers), ("HTTP/2", http2_servers)):
+        with servers(_THREADS) as loads:
+            cases = {
+                name: partial(load, connections=arguments.connections, seconds=arguments.seconds)
+                for name, load in loads.items()
+            }
+            measured = interleaved(cases, arguments.rounds)
+        rates = {name: [load.rate for load in rounds] for name, rounds in measured.items()}
+        floor = next(iter(rates.values()))
+        rows = [Row(name, values, None if values is floor else floor) for name, values in rates.items()]
+        title = f"Throughput over {protocol}, {arguments.connections} connections"
+        print_table(title, "requests/s", rows, is_rate=True)
 
 
 if __name__ == "__main__":
