@@ -25,8 +25,6 @@ from tests.benchmarks.service import ECHO, MESSAGE, wrap
 
 Key = TypeVar("Key")
 
-_THREADS = 8
-
 
 class Load(NamedTuple):
     """What a load has measured."""
@@ -115,7 +113,7 @@ def http1_servers(threads: int) -> Iterator[dict[str, Callable[..., Load]]]:
 def http2_servers(threads: int) -> Iterator[dict[str, Callable[..., Load]]]:
     """Run gunicorns and a server of grpcio's: see `http1_servers`."""
     options = (
-        *("--worker-class=gthread", "--threads=64"),
+        *("--worker-class=gthread", f"--threads={threads}"),
         *("--http-protocols=h2,h1", "--http2-cleartext=prior-knowledge"),
     )
     with (
@@ -139,7 +137,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     for protocol, servers in (("HTTP/1.1", http1_servers), ("HTTP/2", http2_servers)):
-        with servers(_THREADS) as loads:
+        # Each server has as many threads as connections: over HTTP/2, gunicorn gives each connection
+        # one for as long as it is open, and further connections wait.
+        with servers(threads=arguments.connections) as loads:
             cases = {
                 name: partial(load, connections=arguments.connections, seconds=arguments.seconds)
                 for name, load in loads.items()
