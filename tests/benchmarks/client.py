@@ -25,11 +25,12 @@ from tests.benchmarks.server import running, serving
 from tests.benchmarks.service import ECHO, MESSAGE, PAYLOAD, wrap
 
 _BODY = MESSAGE.SerializeToString()
+# Those of connect-sync, in its order.
 _HEADERS = {
-    "content-type": "application/proto",
+    "user-agent": "connect-sync",
     "connect-protocol-version": "1",
-    "connect-timeout-ms": "10000",
-    "accept-encoding": "gzip",
+    "accept-encoding": "gzip, zstd, br, snappy, deflate",
+    "content-type": "application/proto",
 }
 _UNARY = response("proto", _BODY)
 _END = wrap(b"{}", 2)
@@ -63,14 +64,14 @@ def _unary() -> None:
     with ExitStack() as stack:
         # Each client keeps its one connection, so each has a server.
         ports = [stack.enter_context(running(_serve, _BODY, _UNARY)) for _ in range(6)]
-        stock = urllib3.PoolManager()
-        stack.callback(stock.clear)
+        stock = urllib3.HTTPConnectionPool("127.0.0.1", ports[0])
+        stack.callback(stock.close)
         plain = http.client.HTTPConnection("127.0.0.1", ports[1])
         stack.callback(plain.close)
         raw = stack.enter_context(socket.create_connection(("127.0.0.1", ports[2])))
         head = "".join(f"{name}: {value}\r\n" for name, value in _HEADERS.items())
-        start = f"POST {ECHO} HTTP/1.1\r\nhost: 127.0.0.1\r\n{head}content-length: {len(_BODY)}\r\n\r\n"
-        request = start.encode() + _BODY
+        start = f"POST {ECHO} HTTP/1.1\r\nhost: 127.0.0.1:{ports[2]}\r\n"
+        request = f"{start}{head}content-length: {len(_BODY)}\r\n\r\n".encode() + _BODY
         client = stack.enter_context(BenchmarkServiceClient(_url(ports[3])))
         cancelled = Cancellation()
         bounded = stack.enter_context(BenchmarkServiceClient(_url(ports[4])))
@@ -78,9 +79,7 @@ def _unary() -> None:
         stack.callback(theirs.close)
 
         def by_urllib3() -> Message:
-            return Message.FromString(
-                stock.request("POST", _url(ports[0]) + ECHO, body=_BODY, headers=_HEADERS).data
-            )
+            return Message.FromString(stock.urlopen("POST", ECHO, body=_BODY, headers=_HEADERS).data)
 
         def by_http_client() -> Message:
             plain.request("POST", ECHO, body=_BODY, headers=_HEADERS)
