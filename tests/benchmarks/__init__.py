@@ -1,8 +1,8 @@
 """Benchmarks: what the library costs, as ratios to the least that the same work can cost, and to its peers.
 
-Each module but those that others use runs alone (``python -m tests.benchmarks.in_process``), and all of them
-by ``make bench``. None of them is a test: their numbers are those of the machine and the day, their ratios
-less so.
+Each module but those that others use runs alone (``python -m tests.benchmarks.in_process``), and all but the
+plot by ``make bench``. None of them is a test: their numbers are those of the machine and the day, their
+ratios less so.
 """
 
 import sys

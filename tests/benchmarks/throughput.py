@@ -1,6 +1,6 @@
-"""Throughput under gunicorn, loaded by h2load over HTTP/1.1 and HTTP/2.
+"""Throughput under gunicorn, by load generators: wrk over HTTP/1.1, h2load over HTTP/2.
 
-All servers run at once and are loaded in turn. It needs ``apt-get install nghttp2-client``.
+All servers run at once and are loaded in turn. It needs ``apt-get install wrk nghttp2-client``.
 """
 
 from __future__ import annotations
@@ -23,11 +23,34 @@ from tests.benchmarks.measure import Row, print_table
 from tests.benchmarks.server import serving
 from tests.benchmarks.service import ECHO, MESSAGE, wrap
 
-Key = TypeVar("Key")
+_KeyT = TypeVar("_KeyT")
+_ResultT = TypeVar("_ResultT")
+
+
+def wrk(port: int, path: str, *, connections: int, seconds: int) -> float:
+    """Load a server over HTTP/1.1, each connection with one request at a time; return requests a second."""
+    body = "".join(f"\\{byte:03d}" for byte in MESSAGE.SerializeToString())
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(f'wrk.method = "POST"\nwrk.body = "{body}"\n')
+        script.write('wrk.headers["Content-Type"] = "application/proto"\n')
+        script.write('wrk.headers["Connect-Protocol-Version"] = "1"\n')
+        script.flush()
+        output = subprocess.run(
+            [
+                *("wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s"),
+                *(f"--script={script.name}", f"http://127.0.0.1:{port}{path}"),
+            ],
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+    assert "Non-2xx" not in output, output
+    assert "Socket errors" not in output, output
+    return float(_find(r"Requests/sec:\s+([\d.]+)", output))
 
 
 class Load(NamedTuple):
-    """What a load has measured."""
+    """What h2load has measured."""
 
     rate: float
     """Requests a second."""
@@ -39,10 +62,10 @@ class Load(NamedTuple):
 
 def h2load(
     port: int,
+    path: str = ECHO,
     *,
     connections: int,
     seconds: int,
-    path: str = ECHO,
     is_http1: bool = False,
     is_grpc: bool = False,
 ) -> Load:
@@ -83,35 +106,40 @@ def _find(pattern: str, text: str) -> str:
     return found[1]
 
 
-def interleaved(cases: Mapping[Key, Callable[[], Load]], rounds: int) -> dict[Key, list[Load]]:
-    """Return, for each case, the load of each round; a round runs every case once."""
-    if shutil.which("h2load") is None:
-        sys.exit("h2load is missing: apt-get install nghttp2-client")
-    loads: dict[Key, list[Load]] = {key: [] for key in cases}
+def check_programs(*names: str) -> None:
+    """End the process where a load generator is missing."""
+    missing = [name for name in names if shutil.which(name) is None]
+    if missing:
+        sys.exit(f"{' and '.join(missing)} missing: apt-get install wrk nghttp2-client")
+
+
+def interleaved(cases: Mapping[_KeyT, Callable[[], _ResultT]], rounds: int) -> dict[_KeyT, list[_ResultT]]:
+    """Return, for each case, the result of each round; a round runs every case once."""
+    results: dict[_KeyT, list[_ResultT]] = {key: [] for key in cases}
     for _ in range(rounds):
         for key, case in cases.items():
-            loads[key].append(case())
-    return loads
+            results[key].append(case())
+    return results
 
 
 @contextmanager
-def http1_servers(threads: int) -> Iterator[dict[str, Callable[..., Load]]]:
-    """Run gunicorns, and yield what loads each, given the connections and the seconds."""
+def http1_servers(threads: int) -> Iterator[dict[str, tuple[int, str]]]:
+    """Run gunicorns, and yield the port of each, and the path that it is called at."""
     with ExitStack() as stack:
-        loads: dict[str, Callable[..., Load]] = {}
+        servers = {}
         for name, application, path in (
             ("bare function", "service:bare_unary", ECHO),
             ("connect-sync", "service:app", ECHO),
             ("connectrpc", "peer:app", f"{peer.SERVICE}/Echo"),
         ):
             server = serving(application, "--worker-class=gthread", f"--threads={threads}")
-            loads[name] = partial(h2load, stack.enter_context(server).port, path=path, is_http1=True)
-        yield loads
+            servers[name] = (stack.enter_context(server).port, path)
+        yield servers
 
 
 @contextmanager
 def http2_servers(threads: int) -> Iterator[dict[str, Callable[..., Load]]]:
-    """Run gunicorns and a server of grpcio's: see `http1_servers`."""
+    """Run gunicorns and a server of grpcio's, and yield what loads each."""
     options = (
         *("--worker-class=gthread", f"--threads={threads}"),
         *("--http-protocols=h2,h1", "--http2-cleartext=prior-knowledge"),
@@ -136,20 +164,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3, help="of each load")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    for protocol, servers in (("HTTP/1.1", http1_servers), ("HTTP/2", http2_servers)):
-        # Each server has as many threads as connections: over HTTP/2, gunicorn gives each connection
-        # one for as long as it is open, and further connections wait.
-        with servers(threads=arguments.connections) as loads:
-            cases = {
-                name: partial(load, connections=arguments.connections, seconds=arguments.seconds)
-                for name, load in loads.items()
-            }
-            measured = interleaved(cases, arguments.rounds)
-        rates = {name: [load.rate for load in rounds] for name, rounds in measured.items()}
-        floor = next(iter(rates.values()))
-        rows = [Row(name, values, None if values is floor else floor) for name, values in rates.items()]
-        title = f"Throughput over {protocol}, {arguments.connections} connections"
-        print_table(title, "requests/s", rows, is_rate=True)
+    check_programs("wrk", "h2load")
+    connections, rounds = arguments.connections, arguments.rounds
+    load = {"connections": connections, "seconds": arguments.seconds}
+    # Each server has as many threads as connections: over HTTP/2, gunicorn gives each connection one for as
+    # long as it is open, and further connections wait.
+    with http1_servers(connections) as servers:
+        http1 = {name: partial(wrk, *server, **load) for name, server in servers.items()}
+        interleaved(http1, 1)  # to warm up
+        _show(f"Throughput over HTTP/1.1, {connections} connections", interleaved(http1, rounds))
+    with http2_servers(connections) as loads:
+        http2 = interleaved({name: partial(call, **load) for name, call in loads.items()}, rounds)
+    rates = {name: [measured.rate for measured in values] for name, values in http2.items()}
+    _show(f"Throughput over HTTP/2, {connections} connections", rates)
+
+
+def _show(title: str, rates: Mapping[str, list[float]]) -> None:
+    floor = next(iter(rates.values()))
+    rows = [Row(name, values, None if values is floor else floor) for name, values in rates.items()]
+    print_table(title, "requests/s", rows, is_rate=True)
 
 
 if __name__ == "__main__":
