@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from statistics import median
 from time import perf_counter
 from typing import NamedTuple
+
+_CORES = sorted(os.sched_getaffinity(0))
 
 Clock = Callable[[], float]
 Values = Sequence[float]
@@ -30,6 +34,21 @@ def interleaved(
                 case()
             times[name].append((clock() - start) / calls * 1e6)
     return times
+
+
+@contextmanager
+def on_core(index: int) -> Iterator[None]:
+    """Keep this thread, and the processes that it starts within, on one core.
+
+    Where threads of one interpreter, or a client and its server, change between cores, much of the time is
+    that of waking a core up, and how much changes from minute to minute.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {_CORES[index % len(_CORES)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Row(NamedTuple):

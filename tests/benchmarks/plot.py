@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from tests.benchmarks import grpc_peer
+from tests.benchmarks.measure import on_core
 from tests.benchmarks.throughput import check_programs, h2load, http1_servers, interleaved
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -61,7 +62,7 @@ class Point(NamedTuple):
 
 def measure(seconds: int, rounds: int) -> list[Point]:
     """Load each server by each number of connections."""
-    with http1_servers(_THREADS) as servers, grpc_peer.serving(_THREADS) as port:
+    with http1_servers(_THREADS) as servers, on_core(0), grpc_peer.serving(_THREADS) as port:
         generators = {name: partial(h2load, *server, is_http1=True) for name, server in servers.items()}
         generators[_GRPC] = partial(h2load, port, is_grpc=True)
         cases = {

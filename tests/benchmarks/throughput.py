@@ -1,6 +1,7 @@
 """Throughput under gunicorn, by load generators: wrk over HTTP/1.1, h2load over HTTP/2.
 
-All servers run at once and are loaded in turn. It needs ``apt-get install wrk nghttp2-client``.
+All servers run at once, on one core, and are loaded in turn from another. It needs ``apt-get install wrk
+nghttp2-client``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from statistics import quantiles
 from typing import NamedTuple, TypeVar
 
 from tests.benchmarks import grpc_peer, peer
-from tests.benchmarks.measure import Row, print_table
+from tests.benchmarks.measure import Row, on_core, print_table
 from tests.benchmarks.server import serving
 from tests.benchmarks.service import ECHO, MESSAGE, wrap
 
@@ -35,15 +36,12 @@ def wrk(port: int, path: str, *, connections: int, seconds: int) -> float:
         script.write('wrk.headers["Content-Type"] = "application/proto"\n')
         script.write('wrk.headers["Connect-Protocol-Version"] = "1"\n')
         script.flush()
-        output = subprocess.run(
+        output = _run(
             [
                 *("wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s"),
                 *(f"--script={script.name}", f"http://127.0.0.1:{port}{path}"),
-            ],
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout
+            ]
+        )
     assert "Non-2xx" not in output, output
     assert "Socket errors" not in output, output
     return float(_find(r"Requests/sec:\s+([\d.]+)", output))
@@ -79,17 +77,14 @@ def h2load(
     with tempfile.TemporaryDirectory() as directory:
         data, log = Path(directory, "data"), Path(directory, "log")
         data.write_bytes(body)
-        output = subprocess.run(
+        output = _run(
             [
                 *("h2load", f"--clients={connections}", f"--duration={seconds}", "--warm-up-time=1"),
                 *(f"--data={data}", f"--log-file={log}", *(f"--header={header}" for header in headers)),
                 *(["--h1"] if is_http1 else []),
                 f"http://127.0.0.1:{port}{path}",
-            ],
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout
+            ]
+        )
         requests = [line.split() for line in log.read_text().splitlines()]
     done = int(_find(r"(\d+) done, ", output))
     assert " 0 failed, 0 errored, 0 timeout" in output, output
@@ -98,6 +93,12 @@ def h2load(
     # A status other than 200 has a request that the end of the load has cut off.
     percentiles = quantiles((int(time) / 1000 for _, status, time in requests if status == "200"), n=100)
     return Load(float(_find(r"finished in .*, ([\d.]+) req/s", output)), percentiles[49], percentiles[98])
+
+
+def _run(command: list[str]) -> str:
+    """Run a load generator, and return what it prints."""
+    with on_core(1):
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout
 
 
 def _find(pattern: str, text: str) -> str:
@@ -125,7 +126,7 @@ def interleaved(cases: Mapping[_KeyT, Callable[[], _ResultT]], rounds: int) -> d
 @contextmanager
 def http1_servers(threads: int) -> Iterator[dict[str, tuple[int, str]]]:
     """Run gunicorns, and yield the port of each, and the path that it is called at."""
-    with ExitStack() as stack:
+    with ExitStack() as stack, on_core(0):
         servers = {}
         for name, application, path in (
             ("bare function", "service:bare_unary", ECHO),
@@ -145,6 +146,7 @@ def http2_servers(threads: int) -> Iterator[dict[str, Callable[..., Load]]]:
         *("--http-protocols=h2,h1", "--http2-cleartext=prior-knowledge"),
     )
     with (
+        on_core(0),
         serving("service:bare_unary", *options) as bare,
         serving("service:app", *options) as ours,
         grpc_peer.serving(threads) as grpc,
