@@ -16,7 +16,6 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -415,20 +414,21 @@ class Compressions:
 
         It is the one that the peer ``used`` itself, else the first of those here.
         """
-        names = _accepted_names(accept)
+        names = frozenset(_accepted_names(accept))
         if used is not None and used.name in names:
             return used
         return next((found for name, found in self._by_name.items() if name in names), None)
 
 
-@lru_cache(maxsize=64)  # clients have few such headers, and send one with each call
-def _accepted_names(accept: str) -> tuple[str, ...]:
-    """Return the names of an accept header, in its order.
+def _accepted_names(accept: str) -> Iterator[str]:
+    """Yield the names of an accept header, in its order.
 
     Weights, as HTTP has them, are tolerated: one of zero excludes, others are not read.
     """
-    items = (item.partition(";") for item in accept.lower().split(","))
-    return tuple(name.strip() for name, _, parameters in items if not _is_zero_weight(parameters))
+    for item in accept.lower().split(","):
+        name, _, parameters = item.partition(";")
+        if not _is_zero_weight(parameters):
+            yield name.strip()
 
 
 def find_compression(compression: Compression | str) -> Compression:
