@@ -585,13 +585,12 @@ def test_reset_while_the_end_of_the_request_is_awaited_ends_the_response(
 
 def test_request_that_has_ended_leaves_nothing_but_a_small_response(connection: Connection) -> None:
     _, body = open_request(connection)
-    assert not body.ends_with(10)
+    assert not body.is_done_but_for(10)
     connection.send(b"abc", ends=True)
-    while not body.is_read:
-        body.read(3)
+    assert (body.read(100), body.is_read) == (b"abc", True)
 
-    assert body.ends_with(10)
-    assert not body.ends_with(UNHURRIED_BYTES + 1)
+    assert body.is_done_but_for(10)
+    assert not body.is_done_but_for(UNHURRIED_BYTES + 1)
 
 
 @pytest.mark.parametrize("room", [0, 9, 10])
@@ -602,7 +601,7 @@ def test_response_is_left_to_gunicorn_if_the_client_has_room_for_it(
     _, body = open_request(connection, ends=True)
     body.read(1)
 
-    assert body.ends_with(10) is (room == 10)
+    assert body.is_done_but_for(10) is (room == 10)
 
 
 def test_response_to_a_client_that_has_left_is_not_left_to_gunicorn(connection: Connection) -> None:
@@ -613,7 +612,7 @@ def test_response_to_a_client_that_has_left_is_not_left_to_gunicorn(connection: 
     connection.server.receive_data(connection.server.sock.recv(1 << 16))
 
     assert request.stream.disconnected
-    assert not body.ends_with(10)
+    assert not body.is_done_but_for(10)
 
 
 def test_response_is_not_left_to_gunicorn_before_the_frames_that_it_has_set_aside(
@@ -626,33 +625,27 @@ def test_response_is_not_left_to_gunicorn_before_the_frames_that_it_has_set_asid
     data = connection.server.sock.recv(1 << 16)
     connection.server._deferred_events.extend(connection.server.h2_conn.receive_data(data))
 
-    assert not body.ends_with(10)
+    assert not body.is_done_but_for(10)
 
 
-@pytest.mark.parametrize(("timeout_ms", "expected"), [(None, Config().timeout), (1500, 2.5)])
-def test_send_of_a_response_that_is_left_to_gunicorn_is_bounded(
-    connection: Connection, timeout_ms: int | None, expected: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Clock(monkeypatch)
+def test_deadline_of_a_call_leaves_nothing_to_what_is_served_next(connection: Connection) -> None:
     _, body = open_request(connection, ends=True)
-    if timeout_ms is not None:
-        body.set_deadline(Deadline(timeout_ms))
+    body.set_deadline(Deadline(10))
     body.read(1)
-    # What gunicorn leaves between two requests.
-    connection.server.sock.settimeout(2)
 
-    assert body.ends_with(10)
-    assert connection.server.sock.gettimeout() == pytest.approx(expected)
+    assert body.is_done_but_for(10)
+    assert connection.server.sock.gettimeout() == connection.server.stream_timeout
 
 
 # How long gunicorn may wait for its client
 
 
 def test_sends_wait_as_long_as_gunicorn_has_it_without_a_deadline(connection: Connection) -> None:
-    _, body = open_request(connection, ends=True)
+    connection.begin(ends=True)
+    request = connection.accept()
     # What gunicorn leaves between two requests.
     connection.server.sock.settimeout(2)
-    next(body.iterate_response(Chunks(b"a")))
+    next(body_of(request).iterate_response(Chunks(b"a")))
 
     assert connection.server.sock.gettimeout() == connection.server.stream_timeout == Config().timeout
 

@@ -104,7 +104,7 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             if send_trailers is not None:
                 start_response(_STATUS_LINES[response.status], headers)
                 send = partial(_hand_over, response.trailers, send_trailers)
-                if isinstance(chunks, tuple) and body.ends_with(sum(map(len, chunks))):
+                if isinstance(chunks, tuple) and body.is_done_but_for(sum(map(len, chunks))):
                     return _followed(chunks, send)
                 return _ResponseBody(chunks, body, send)
         if not isinstance(chunks, tuple):
@@ -112,7 +112,7 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             return _ResponseBody(chunks, body)
         size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
         # A server that knows no chunks, be it of requests or of responses, ends the connection behind a
-        # response without a length: what it would take for the next request is part of this one.
+        # response without a length, but to HEAD: what it took for the next request would be part of this one.
         if body.is_framed:
             headers.append(("content-length", str(size)))
         # HEAD calls no method, and is answered with an error. The length is that of the text which another
@@ -120,7 +120,7 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         if response.status >= 400 and environ["REQUEST_METHOD"] == "HEAD":
             chunks, size = (), 0
         start_response(_STATUS_LINES[response.status], headers)
-        return chunks if body.ends_with(size) else _ResponseBody(chunks, body)
+        return chunks if body.is_done_but_for(size) else _ResponseBody(chunks, body)
 
     def _find_path(self, environ: WSGIEnvironment, path: str) -> str:
         # Mounted at its own path, an application finds the service's name in what was stripped.
@@ -286,7 +286,7 @@ def with_request_body(chunks: tuple[bytes, ...], request_body: RequestBody) -> I
     What was not read of that is dealt with when the response is sent: the server of a kept connection might
     take it for a request.
     """
-    if request_body.ends_with(sum(map(len, chunks))):
+    if request_body.is_done_but_for(sum(map(len, chunks))):
         return chunks
     return _ResponseBody(chunks, request_body)
 

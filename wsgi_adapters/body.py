@@ -72,10 +72,10 @@ class RequestBody(Body):
     is_framed: bool = True
     """Whether the server knows where the body ends, and the next request begins."""
 
-    def ends_with(self, size: int) -> bool:
-        """Tell whether nothing is left to do but what the server does with a response of ``size`` bytes.
+    def is_done_but_for(self, size: int) -> bool:
+        """Tell whether nothing is left to do but to send a response of ``size`` bytes.
 
-        It sends that without waiting for its client, and nothing of the request is left to be read.
+        The server does that without waiting for its client, and nothing of the request is left to be read.
         """
         return self.is_read and size <= UNHURRIED_BYTES
 

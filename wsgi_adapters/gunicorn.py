@@ -246,7 +246,10 @@ class GunicornHttp2Body(RequestBody):
         self._stream = stream._stream
         self._connection = stream._stream.connection
         self._deadline: Deadline | None = None
-        self._socket_timeout: float | None = self._connection.sock.gettimeout()
+        sock = self._connection.sock
+        self._socket_timeout: float | None = sock.gettimeout()
+        # Of gunicorn's two timeouts, it has left there that of idle connections.
+        sock.settimeout(self._connection.stream_timeout)
         self.is_read = False
 
     def read(self, size: int) -> bytes:
@@ -327,23 +330,13 @@ class GunicornHttp2Body(RequestBody):
         """Let no wait for frames outlast ``deadline``."""
         self._deadline = deadline
 
-    def ends_with(self, size: int) -> bool:
-        """Tell whether the client has sent everything, and has room for a response of ``size`` bytes.
-
-        If so, the socket is left with the timeout of sends. gunicorn sets its own before it reads again.
-        """
+    def is_done_but_for(self, size: int) -> bool:
+        """Tell whether the client has sent everything, and has room for a response of ``size`` bytes."""
         connection = self._connection
-        if not super().ends_with(size) or self._has_left() or connection._deferred_events:
+        if not super().is_done_but_for(size) or self._has_left() or connection._deferred_events:
             return False
-        if size > connection.h2_conn.local_flow_control_window(self._stream.stream_id):
-            return False
-        limit = self._send_limit()
-        connection.sock.settimeout(connection.stream_timeout if limit is None else limit.wait_limit())
-        return True
-
-    def _send_limit(self) -> Deadline | None:
-        """Return by when the response has to be sent: its deadline, and a moment for its error to leave."""
-        return None if self._deadline is None else Deadline(self._deadline.remaining() * 1000 + SEND_GRACE_MS)
+        window: int = connection.h2_conn.local_flow_control_window(self._stream.stream_id)
+        return size <= window
 
     def peer_has_left(self) -> bool:
         """Tell whether the client has given the stream up, or left."""
@@ -363,12 +356,12 @@ class GunicornHttp2Body(RequestBody):
         No send outlasts what is left of the deadline now, and a moment for its error to leave: chunks are
         cut to what the client has opened its window for.
         """
-        limit = self._send_limit()
+        limit = None
+        if self._deadline is not None:
+            limit = Deadline(self._deadline.remaining() * 1000 + SEND_GRACE_MS)
         self._check_peer()
         for chunk in chunks:
             if limit is None:
-                # Of the two timeouts that gunicorn may have left here, one is for idle connections.
-                self._connection.sock.settimeout(self._connection.stream_timeout)
                 yield chunk
             else:
                 yield from self._within(limit, chunk)

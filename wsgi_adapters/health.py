@@ -84,5 +84,8 @@ class Healthz:
             line = "200 OK" if status is ServingStatus.SERVING else "503 Service Unavailable"
             text = status.name
         body = f"{text}\n".encode()
-        start_response(line, [*headers, ("content-length", str(len(body)))])
-        return with_request_body(() if method == "HEAD" else (body,), open_body(environ))
+        request_body = open_body(environ)
+        if request_body.is_framed:
+            headers.append(("content-length", str(len(body))))
+        start_response(line, headers)
+        return with_request_body(() if method == "HEAD" else (body,), request_body)
