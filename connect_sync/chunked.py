@@ -1,23 +1,23 @@
 """The chunked transfer coding, in which a body of unknown length is sent (RFC 9112, section 7.1).
 
-Both sides read it: servers' adapters where a server leaves that to the application, and the client.
+Both sides read it: the client, and servers' adapters where a server leaves it to the application.
 """
 
 from __future__ import annotations
 
 import re
 
-_match_chunk_head = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n").fullmatch
+_match_chunk_head = re.compile(rb"(0*[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n").fullmatch
 
 
 def read_chunk_size(line: bytes) -> int:
-    """Return how many bytes of data follow the first line of a chunk; 0 for the last one.
+    """Return how many bytes of data follow the first line of a chunk; 0 for the last chunk.
 
-    Extensions are passed over.
+    Extensions are passed over. Nothing else is tolerated, such as a sign or a bare line feed: where two
+    programs on the way disagree about a size, one of them takes a part of the body for the next message.
 
     Raises:
-        ValueError: The line is none. It ends in CR and LF, and its size is in hexadecimal digits: others
-            than they who read it in another way would take a part of the body for the next message.
+        ValueError: The line is not the first of a chunk.
     """
     match = _match_chunk_head(line)
     if match is None:

@@ -64,7 +64,7 @@ def test_other_lines_are_no_status(line: bytes) -> None:
 # The headers
 
 
-def test_headers_are_read_in_their_order() -> None:
+def test_headers_are_read() -> None:
     response = read(with_fields(b"B: 1", b"a:2", b"b:\t 3 \t", b"c:", b"d : 4", b"e: f: g", b"h: \xe9"))
 
     assert response.headers.multi_items() == [
@@ -87,6 +87,12 @@ def test_folded_line_goes_on_with_the_one_before() -> None:
     assert headers.multi_items() == [("a", "1 2 3"), ("b", "4")]
 
 
+def test_value_may_begin_on_the_line_behind_its_name() -> None:
+    response = read(with_fields(b"transfer-encoding:", b" chunked"), b"1\r\na\r\n0\r\n\r\n")
+
+    assert read_body(response) == b"a"
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -105,7 +111,7 @@ def test_folded_line_goes_on_with_the_one_before() -> None:
         (b"\x0ba: 1",),
         (b"\xa0a: 1",),
         (b"a\xa0: 1",),
-        (b"a: " + b"1" * 65_536,),
+        (b"a: " + b"1" * 65_532,),
         (b"a: 1", b"no header"),
     ],
     ids=lambda lines: repr(lines[-1][:20]),
@@ -119,11 +125,36 @@ def test_hundred_headers_are_not_too_many() -> None:
     assert len(read(with_fields(*[b"a: 1"] * 100)).headers.get_all("a")) == 100
 
 
+def test_header_of_64_kib_is_not_too_long() -> None:
+    assert len(read(with_fields(b"a: " + b"1" * 65_531)).headers["a"]) == 65_531
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"x" * 1000 + b"\r\n",
+        with_fields(b"x" * 1000),
+        with_fields(b"transfer-encoding: " + b"x" * 1000),
+        with_fields(b"content-length: " + b"x" * 1000),
+    ],
+    ids=["status line", "header", "transfer coding", "length"],
+)
+def test_little_of_what_is_malformed_stands_in_the_error(head: bytes) -> None:
+    with pytest.raises(HTTPException) as caught:
+        read(head)
+    assert len(str(caught.value)) < 120
+
+
 def test_head_that_is_cut_off_is_a_lost_connection() -> None:
     head = with_fields(b"content-length: 0")
-    for end in range(len(head)):
-        with pytest.raises(ConnectionError):
+    for end in range(1, len(head)):
+        with pytest.raises(ConnectionError, match="within the head" if end >= 17 else "before"):
             read(head[:end])
+
+
+def test_nothing_at_all_is_a_lost_connection() -> None:
+    with pytest.raises(ConnectionError, match="before its response"):
+        read(b"")
 
 
 def test_interim_responses_precede_the_answer() -> None:
@@ -164,17 +195,24 @@ def test_length_that_is_none_is_an_error(length: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "method"),
+    ("status", "length", "method", "is_persistent"),
     [
-        (b"HTTP/1.1 200 OK\r\n", "HEAD"),
-        (b"HTTP/1.1 204 No Content\r\n", "POST"),
-        (b"HTTP/1.1 304 Not Modified\r\n", "GET"),
+        (b"200 OK", b"content-length: 3", "HEAD", True),
+        (b"200 OK", b"transfer-encoding: chunked", "HEAD", True),
+        (b"304 Not Modified", b"content-length: 3", "GET", True),
+        (b"204 No Content", b"content-length: 0", "POST", True),
+        (b"204 No Content", b"content-length: 3", "POST", False),
+        (b"204 No Content", b"transfer-encoding: chunked", "POST", False),
     ],
 )
-def test_responses_that_never_have_a_body_have_none(start: bytes, method: str) -> None:
-    response = read(start + b"content-length: 3\r\n\r\n", b"abc", method)
+def test_responses_that_never_have_a_body_have_none(
+    status: bytes, length: bytes, method: str, is_persistent: bool
+) -> None:
+    response = read(with_fields(length).replace(b"200 OK", status), b"abc", method)
 
-    assert (response.length, response.is_complete, response.is_persistent) == (0, True, True)
+    assert (response.length, response.is_complete) == (0, True)
+    assert response.read(10) == b""
+    assert response.is_persistent is is_persistent
 
 
 def test_nothing_of_http_follows_a_switch_of_protocols() -> None:
@@ -187,6 +225,7 @@ def test_body_without_length_ends_with_the_connection() -> None:
     response = read(with_fields(), b"abc")
 
     assert (response.length, response.is_persistent, read_body(response)) == (None, False, b"abc")
+    assert response.is_complete
 
 
 def test_body_that_is_cut_off_is_a_lost_connection() -> None:
@@ -217,6 +256,7 @@ def test_chunks_end_with_the_last(coding: bytes) -> None:
     [
         (b"0\r\n\r\n", b""),
         (b"000\r\n\r\n", b""),
+        (b"0" * 20 + b"3\r\nabc\r\n" + b"0" * 20 + b"\r\n\r\n", b"abc"),
         (b"0A\r\nabcdefghij\r\n0\r\n\r\n", b"abcdefghij"),
         (b"3;a=b;c\r\nabc\r\n0;d\r\n\r\n", b"abc"),
         (b"3 \t;a\r\nabc\r\n0\r\n\r\n", b"abc"),

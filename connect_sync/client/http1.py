@@ -1,8 +1,8 @@
 """A response over HTTP/1.1, as it arrives: its head, where its body ends, and its body (RFC 9112).
 
-`http.client` has heads parsed as those of emails, which takes half of a call's time, and takes for a head or
-a chunk much that is none: a proxy on the way may read that in another way, and the rest of a body for the
-next response. What is malformed is an error here.
+`http.client` has heads parsed as those of emails, which takes half of a call's time, and tolerates much that
+is malformed. Where a proxy on the way reads that otherwise, one of the two takes a part of a body for the
+next response. Here it is an error.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ _MAX_LINE = 64 * 1024
 _MAX_FIELDS = 100
 _MAX_SHOWN = 40
 """How many characters of what a server has sent may stand in an error."""
+_WITHIN = "within its response"
 
 
 class _Reader(Protocol):
@@ -60,30 +61,31 @@ class HTTP1Response:
             OSError: The connection is lost.
         """
         while True:
-            line = self._read_line()
+            line = self._read_line("before its response")
             match = _match_status_line(line)
             if match is None:
                 raise BadStatusLine(repr(line[:_MAX_SHOWN]))
             self.status = int(match[2])
-            self.headers = Headers.from_wire(self._read_fields())
+            self.headers = Headers.from_wire(self._read_fields("within the head of its response"))
             # RFC 9110, section 15.2: any number of interim responses may precede the answer.
             if self.status >= 200 or self.status == 101:
                 self._find_end(is_http_1_0=match[1] == b"0")
                 return
 
-    def _read_line(self) -> bytes:
+    def _read_line(self, place: str) -> bytes:
+        """Read a line. ``place`` is where the connection ends if there is none."""
         line = self._reader.readline(_MAX_LINE + 1)
-        if line.endswith(b"\n"):
-            return line
         if len(line) > _MAX_LINE:
             raise HTTPException(f"a line of the response is longer than {_MAX_LINE} bytes")
-        raise ConnectionError("it closed the connection before the end of the response")
+        if not line.endswith(b"\n"):
+            raise ConnectionError(f"it closed the connection {place}")
+        return line
 
-    def _read_fields(self) -> list[tuple[str, str]]:
+    def _read_fields(self, place: str) -> list[tuple[str, str]]:
         """Return the names and the values of the headers, or of the trailers behind chunks."""
         fields: list[tuple[str, str]] = []
         for _ in range(_MAX_FIELDS + 1):
-            line = self._read_line()
+            line = self._read_line(place)
             if line in _BLANK_LINES:
                 return fields
             _add_field(fields, line)
@@ -98,8 +100,10 @@ class HTTP1Response:
         lengths = set(self._elements("content-length"))
         if self._is_for_head or self.status in (101, 204, 304):
             self.length = 0
-            # What the connection speaks behind a 101 is not HTTP.
-            self.is_persistent = self.is_persistent and self.status != 101
+            if self.status == 101:
+                self.is_persistent = False  # what the connection speaks from here on is not HTTP
+            elif self.status == 204 and (codings or lengths - {"0"}):
+                self.is_persistent = False  # there may be a body, though there must be none
         elif codings:
             # Empty elements count for nothing (RFC 9110, section 5.6.1).
             if [coding for coding in codings if coding] != ["chunked"]:
@@ -112,7 +116,7 @@ class HTTP1Response:
         elif lengths:
             (length, *others) = lengths
             if others or not _is_length(length):
-                raise HTTPException("the length that the response announces is no number")
+                raise HTTPException("the length that the response announces is no number, or more than one")
             self.length = int(length)
         else:
             self.is_persistent = False
@@ -147,20 +151,20 @@ class HTTP1Response:
             self._left = left - len(data)
             self.is_complete = not self._left and not self._is_chunked
         else:
-            raise ConnectionError("it closed the connection before the end of the response")
+            raise ConnectionError(f"it closed the connection {_WITHIN}")
         return data
 
     def _next_chunk(self) -> bool:
         """Read the line before a chunk's data, and tell whether it is not the last one."""
-        if self._has_begun_chunks and self._read_line() != b"\r\n":
+        if self._has_begun_chunks and self._read_line(_WITHIN) != b"\r\n":
             raise HTTPException("a chunk of the response is longer than it says")
         self._has_begun_chunks = True
         try:
-            self._left = read_chunk_size(self._read_line())
+            self._left = read_chunk_size(self._read_line(_WITHIN))
         except ValueError as error:
             raise HTTPException(str(error)) from error
         if not self._left:
-            self._read_fields()  # trailers, which neither Connect nor gRPC-Web has
+            self._read_fields(_WITHIN)  # trailers, which neither Connect nor gRPC-Web has
         return bool(self._left)
 
 
@@ -179,7 +183,7 @@ def _add_field(fields: list[tuple[str, str]], line: bytes) -> None:
     name, colon, value = text.partition(":")
     name = name.rstrip(" \t")
     if not colon or not _is_token(name):
-        raise HTTPException(f"a line of the response's head is no header: {text[:_MAX_SHOWN]!r}")
+        raise HTTPException(f"a line of the response is no header: {text[:_MAX_SHOWN]!r}")
     fields.append((name, value.strip(" \t")))
 
 

@@ -488,7 +488,8 @@ def _has_decrypted(sock: socket.socket) -> bool:
         return sock.pending() > 0
     if isinstance(sock, SSLTransport):  # TLS within TLS
         return sock.sslobj.pending() > 0 or sock.incoming.pending > 0 or _has_decrypted(sock.socket)
-    return not isinstance(sock, socket.socket)  # who knows
+    # A socket of another library for TLS does not tell.
+    return not isinstance(sock, socket.socket)
 
 
 def _shut_down(sock: socket.socket) -> None:

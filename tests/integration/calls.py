@@ -81,6 +81,12 @@ def answer(kind: Kind, body: bytes | None = None, status: str = "200 OK", **head
     )
 
 
+def answer_with_another(kind: Kind, payload: bytes) -> tuple[bytes, bytes]:
+    """Return a response whose message has ``payload``, and one to stand behind it, not asked for."""
+    first = answer(kind, kind.wrap(EchoResponse(payload=payload).SerializeToString()))
+    return first, answer(kind, kind.wrap(EchoResponse(payload=b"stale").SerializeToString()))
+
+
 def chunked_answer(kind: Kind, *chunks: bytes) -> bytes:
     """Return a response in chunks."""
     return chunked_head(kind) + b"".join(map(chunk, chunks)) + LAST_CHUNK

@@ -17,16 +17,20 @@ from threading import Event
 import pytest
 import urllib3
 from echo.v1.echo_connect import EchoServiceClient
-from echo.v1.echo_pb2 import EchoRequest, EchoResponse
+from echo.v1.echo_pb2 import EchoRequest
 from urllib3.util import wait_for_read
 
-from connect_sync import Code, ConnectError
+from connect_sync import Code, ConnectError, Headers
+from connect_sync.client import Lifetime
+from connect_sync.client.transport import Urllib3Transport
+from connect_sync.http import Request
 from tests.integration.calls import (
     LIMIT,
     MESSAGE,
     STREAMS,
     Kind,
     answer,
+    answer_with_another,
     chunked_answer,
     chunked_head,
     endless_requests,
@@ -127,10 +131,10 @@ def test_answer_that_is_cut_anywhere_is_unavailable(
     kind: Kind, framing: str, serve: Serve, manager: urllib3.PoolManager
 ) -> None:
     whole = answer(kind) if framing == "length" else chunked_answer(kind, kind.body)
-    # Once the last chunk has begun, or the end of a stream has arrived, nothing can be missing any more.
     end = len(whole)
-    if framing == "chunked":
-        end -= len(LAST_CHUNK) if kind is Kind.UNARY else len(b"\r\n" + LAST_CHUNK)
+    if framing == "chunked" and kind is not Kind.UNARY:
+        # Once the end of a stream has arrived, nothing of it can be missing.
+        end -= len(b"\r\n" + LAST_CHUNK)
     server = serve(acts(*(say_and_leave(whole[:i]) for i in range(end)), say(whole)))
     client = client_of(server, manager)
     for i in range(end):
@@ -768,6 +772,19 @@ def test_idle_connection_is_used_again(
     assert len(idle_connections(manager, server.url)) == 1
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_body_that_was_read_to_its_end_frees_its_connection(
+    framing: str, serve: Serve, manager: urllib3.PoolManager
+) -> None:
+    kind = Kind.UNARY
+    server = serve(acts(say(answer(kind) if framing == "length" else chunked_answer(kind, kind.body))))
+    request = Request("POST", "/", Headers(), (b"",))
+    response = Urllib3Transport(server.url, manager).send(request, Lifetime())
+    assert idle_connections(manager, server.url) == []
+    assert b"".join(response.body) == kind.body
+    assert len(idle_connections(manager, server.url)) == 1
+
+
 @all_kinds
 def test_chunked_answer_leaves_a_connection_to_be_used_again(
     kind: Kind, serve: Serve, manager: urllib3.PoolManager
@@ -837,12 +854,10 @@ def test_answer_behind_a_large_one_is_not_mistaken_for_the_next(
     kind: Kind, size: int, is_tls: bool, serve: Serve, manager: urllib3.PoolManager
 ) -> None:
     # Past what the reader has room for, the rest of a TLS record stays in TLS.
-    large = bytes(size)
-    stale = answer(kind, kind.wrap(b"\n\x05stale"))
-    body = kind.wrap(EchoResponse(payload=large).SerializeToString())
-    server = serve(acts(say(answer(kind, body) + stale), say(answer(kind))), is_tls=is_tls)
+    both = b"".join(answer_with_another(kind, bytes(size)))
+    server = serve(acts(say(both), say(answer(kind))), is_tls=is_tls)
     client = client_of(server, manager)
-    assert kind.call(client) == [large]
+    assert kind.call(client) == [bytes(size)]
     assert_next_call_works(kind, client)
     assert server.connections == 2
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Event
 from urllib.parse import urlsplit
 
 import pytest
 import urllib3
 from echo.v1.echo_connect import EchoServiceClient
-from echo.v1.echo_pb2 import EchoRequest, EchoResponse
+from echo.v1.echo_pb2 import EchoRequest
 from urllib3.connection import HTTPConnection
 
 from connect_sync import Code, ConnectError
@@ -21,6 +22,7 @@ from tests.integration.calls import (
     MESSAGE,
     Kind,
     answer,
+    answer_with_another,
     cancel_when,
     chunked_head,
     endless_requests,
@@ -49,14 +51,14 @@ def pass_on(peer: Peer) -> None:
         relay(peer.socket, upstream)
 
 
-def open_tunnel(peer: Peer) -> None:
-    """Do what CONNECT asks for."""
+def open_tunnel(peer: Peer, before_receiving: Callable[[], None] = lambda: None) -> None:
+    """Do what CONNECT asks for, with something before each receive of what the server sends."""
     request, rest = peer.read_head_and_rest()
     method, target, _ = request.first_line.split(" ")
     assert (method, rest) == ("CONNECT", b"")
     with connect(target) as upstream:
         peer.send(b"HTTP/1.1 200 Connection Established\r\n\r\n")
-        relay(peer.socket, upstream)
+        relay(peer.socket, upstream, before_receiving)
 
 
 def connect(address: str) -> socket.socket:
@@ -64,12 +66,16 @@ def connect(address: str) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=PATIENCE)
 
 
-def relay(downstream: socket.socket, upstream: socket.socket) -> None:
+def relay(
+    downstream: socket.socket, upstream: socket.socket, before_receiving: Callable[[], None] = lambda: None
+) -> None:
     others = {downstream: upstream, upstream: downstream}
     while True:
         # What TLS has decrypted already does not make its socket readable.
         ready = [sock for sock in others if isinstance(sock, ssl.SSLSocket) and sock.pending()]
         for sock in ready or select.select([*others], [], [])[0]:
+            if sock is upstream:
+                before_receiving()
             data = sock.recv(1 << 16)
             if not data:
                 raise HungUp
@@ -79,9 +85,17 @@ def relay(downstream: socket.socket, upstream: socket.socket) -> None:
 class Route:
     """A proxy, and the ways of calling through it."""
 
-    def __init__(self, serve: Serve, certificates: Certificates, is_tls: bool, is_proxy_tls: bool) -> None:
+    def __init__(
+        self,
+        serve: Serve,
+        certificates: Certificates,
+        is_tls: bool,
+        is_proxy_tls: bool,
+        before_receiving: Callable[[], None] = lambda: None,
+    ) -> None:
         self.is_tls = is_tls
-        self.proxy = serve(open_tunnel if is_tls else pass_on, is_tls=is_proxy_tls)
+        script = partial(open_tunnel, before_receiving=before_receiving) if is_tls else pass_on
+        self.proxy = serve(script, is_tls=is_proxy_tls)
         self._context = certificates.client_context()
 
     @contextmanager
@@ -148,12 +162,35 @@ def test_answer_behind_a_large_one_is_not_mistaken_for_the_next(
     kind: Kind, size: int, route: Route, serve: Serve
 ) -> None:
     # Within one TLS or another there may be bytes that a wait for the socket does not see.
-    large = bytes(size)
-    body = kind.wrap(EchoResponse(payload=large).SerializeToString())
-    stale = answer(kind, kind.wrap(b"\n\x05stale"))
-    server = serve(acts(say(answer(kind, body) + stale), say(answer(kind))), is_tls=route.is_tls)
+    both = b"".join(answer_with_another(kind, bytes(size)))
+    server = serve(acts(say(both), say(answer(kind))), is_tls=route.is_tls)
     with route.client(server.url) as (client, _):
-        assert kind.call(client) == [large]
+        assert kind.call(client) == [bytes(size)]
+        assert kind.call(client) == [b"message"]
+    assert server.connections == 2
+
+
+@all_kinds
+def test_answer_that_a_proxy_joins_to_another_is_not_mistaken_for_the_next(
+    kind: Kind, serve: Serve, certificates: Certificates
+) -> None:
+    # Two records of the server's TLS, in one of the proxy's.
+    is_asked, is_answered = Event(), Event()
+
+    def answer_twice(peer: Peer) -> None:
+        is_asked.set()
+        for response in answer_with_another(kind, bytes(9_000)):
+            peer.send(response)
+        is_answered.set()
+
+    def wait_for_both() -> None:
+        if is_asked.is_set():
+            assert is_answered.wait(PATIENCE)
+
+    route = Route(serve, certificates, is_tls=True, is_proxy_tls=True, before_receiving=wait_for_both)
+    server = serve(acts(answer_twice, say(answer(kind))), is_tls=True)
+    with route.client(server.url) as (client, _):
+        assert kind.call(client) == [bytes(9_000)]
         assert kind.call(client) == [b"message"]
     assert server.connections == 2
 
