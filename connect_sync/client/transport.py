@@ -20,7 +20,7 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from http.client import HTTPException
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Protocol, cast
 
@@ -188,8 +188,10 @@ class Urllib3Transport:
 
     def _take(self, timeout: float | None) -> HTTPConnection | None:
         """Take a connection, open or not, from the pool; None if a place is not free in time."""
-        while not self._collected.empty():
-            self.give_back(self._collected.get())
+        if not self._collected.empty():
+            with suppress(Empty):  # other threads take from it too
+                while True:
+                    self.give_back(self._collected.get_nowait())
         try:
             return cast(HTTPConnection, self._pool._get_conn(timeout=timeout))
         except EmptyPoolError:

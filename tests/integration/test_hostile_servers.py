@@ -12,6 +12,7 @@ import socket
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from threading import Event
 
 import pytest
@@ -746,6 +747,21 @@ def test_stream_that_is_collected_as_garbage_gives_its_place_back(serve: Serve) 
         next(stream)
         del stream
         assert kind.call(client, timeout_ms=PATIENCE * 1000) == [b"message"]
+
+
+def test_place_that_another_thread_has_given_back_is_not_waited_for(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TakenFrom(SimpleQueue[object]):
+        """What has had something in it when it was looked at."""
+
+        def empty(self) -> bool:
+            return False
+
+    monkeypatch.setattr("connect_sync.client.transport.SimpleQueue", TakenFrom)
+    server = serve(acts(say(answer(Kind.UNARY))))
+    with EchoServiceClient(server.url) as client:
+        assert Kind.UNARY.call(client) == [b"message"]
 
 
 def test_timeout_of_the_pool_is_not_the_deadline_of_the_call() -> None:
