@@ -767,6 +767,23 @@ def test_body_that_was_read_ends_no_connection(pair: tuple[socket.socket, socket
     LengthBody(Input(), 0, Client(lambda: False, lingers=pair[0].fileno(), is_kept=True)).close()
 
 
+@pytest.mark.parametrize("is_bounded", [False, True])
+def test_response_is_not_all_that_is_left_while_the_socket_has_the_timeout_of_a_call(
+    pair: tuple[socket.socket, socket.socket], is_bounded: bool
+) -> None:
+    server, _ = pair
+    server.settimeout(30)
+    body = LengthBody(Input(b"ab"), 2, Client(lambda: False, sock=server))
+    if is_bounded:
+        body.set_deadline(Deadline(1500))
+    body.read(2)
+
+    assert body.is_read
+    assert body.is_done_but_for(10) is not is_bounded
+    body.close()
+    assert server.gettimeout() == 30
+
+
 def test_deadline_bounds_the_reads_and_the_sends_of_a_socket(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:

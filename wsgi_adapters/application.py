@@ -281,10 +281,10 @@ def _followed(chunks: Iterable[bytes], send_trailers: Callable[[], None]) -> Ite
 
 
 def with_request_body(chunks: tuple[bytes, ...], request_body: RequestBody) -> Iterable[bytes]:
-    """Return what a WSGI server is to send of a response that did not come of its request's body.
+    """Return what a WSGI server is to send as an answer that was found without reading the request's body.
 
-    What was not read of that is dealt with when the response is sent: the server of a kept connection might
-    take it for a request.
+    The body is dealt with when the answer is sent: the server of a kept connection might take it for a
+    request.
     """
     if request_body.is_done_but_for(sum(map(len, chunks))):
         return chunks
