@@ -16,6 +16,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -414,17 +415,30 @@ class Compressions:
 
         It is the one that the peer ``used`` itself, else the first of those here.
         """
-        names = frozenset(_accepted_names(accept))
+        names = tuple(_accepted_names(accept))
         if used is not None and used.name in names:
             return used
         return next((found for name, found in self._by_name.items() if name in names), None)
 
 
-def _accepted_names(accept: str) -> Iterator[str]:
-    """Yield the names of an accept header, in its order.
+def _accepted_names(accept: str) -> Iterable[str]:
+    """Return the names of an accept header, in its order.
 
     Weights, as HTTP has them, are tolerated: one of zero excludes, others are not read.
     """
+    # What clients send is short, and the same in each call. What is long is not worth to be kept.
+    return _known_names(accept) if len(accept) <= _MAX_KNOWN else _parse_names(accept)
+
+
+_MAX_KNOWN = 200
+
+
+@lru_cache(maxsize=64)
+def _known_names(accept: str) -> tuple[str, ...]:
+    return tuple(_parse_names(accept))
+
+
+def _parse_names(accept: str) -> Iterator[str]:
     for item in accept.lower().split(","):
         name, _, parameters = item.partition(";")
         if not _is_zero_weight(parameters):

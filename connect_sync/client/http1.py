@@ -1,8 +1,9 @@
 """A response over HTTP/1.1, as it arrives: its head, where its body ends, and its body (RFC 9112).
 
-`http.client` has heads parsed as those of emails, which takes half of a call's time, and tolerates much that
-is malformed. Where a proxy on the way reads that otherwise, one of the two takes a part of a body for the
-next response. Here it is an error.
+`http.client` has heads parsed as those of emails, which takes a good part of a call's time, and tolerates
+framing that is malformed: lengths, codings and chunks. Where a proxy on the way reads that otherwise, one of
+the two takes a part of a body for the next response; here it is an error. Lines of a head may be folded, and
+end in a bare line feed.
 """
 
 from __future__ import annotations

@@ -142,8 +142,8 @@ class StreamHandler:
                     if type(message) is not message_class:
                         check_type(message, message_class)
                     data = encode(message)
-                    if accepted is None:
-                        # As `wrap` has it, without a call for each message.
+                    if accepted is None or len(data) < compress_min_bytes:
+                        # As `wrap_message` has it, without a call for each message.
                         chunk = pack_prefix(0, len(data)) + data
                     else:
                         chunk = wrap_message(data, accepted, compress_min_bytes)
