@@ -19,8 +19,14 @@ STREAM_LENGTH = 1000
 _UNARY, _STREAM, _WEB = "application/proto", "application/connect+proto", "application/grpc-web+proto"
 
 
-def environ(path: str, content_type: str, body: bytes) -> WSGIEnvironment:
-    """Return the environ of a request, as servers make it."""
+_ACCEPTED = dict.fromkeys(
+    ("HTTP_ACCEPT_ENCODING", "HTTP_CONNECT_ACCEPT_ENCODING", "HTTP_GRPC_ACCEPT_ENCODING"),
+    "gzip, zstd, br, snappy, deflate",
+)
+
+
+def environ(path: str, content_type: str, body: bytes, *, accepting: bool = False) -> WSGIEnvironment:
+    """Return the environ of a request, as servers make it, perhaps of one that takes compressed responses."""
     return {
         "REQUEST_METHOD": "POST",
         "SCRIPT_NAME": "",
@@ -43,6 +49,7 @@ def environ(path: str, content_type: str, body: bytes) -> WSGIEnvironment:
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
+        **(_ACCEPTED if accepting else {}),
     }
 
 
@@ -50,9 +57,11 @@ def ignore_head(status: str, headers: list[tuple[str, str]], exc_info: Any = Non
     """Stand for a server's start_response."""
 
 
-def run(application: WSGIApplication, path: str, content_type: str, body: bytes) -> None:
+def run(
+    application: WSGIApplication, path: str, content_type: str, body: bytes, *, accepting: bool = False
+) -> None:
     """Serve one request to its end."""
-    chunks = application(environ(path, content_type, body), ignore_head)
+    chunks = application(environ(path, content_type, body, accepting=accepting), ignore_head)
     for _ in chunks:
         pass
     close = getattr(chunks, "close", None)

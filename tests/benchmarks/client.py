@@ -1,4 +1,7 @@
-"""The client over a real socket: unary calls and streams, against urllib3 and less that send the same bytes.
+"""The client over a real socket: unary calls and streams.
+
+Calls are compared with urllib3, `http.client` and a raw socket that send the same bytes, streams with those
+of connectrpc.
 
 The server is a process of its own that answers every request with the same bytes, so that what differs is the
 client. grpcio's client has a server of grpcio's, and ours beside it one under gunicorn.
@@ -77,6 +80,7 @@ def _unary() -> None:
         bounded = stack.enter_context(BenchmarkServiceClient(_url(ports[4])))
         theirs = peer.Client(_url(ports[5]), send_compression=None)
         stack.callback(theirs.close)
+        message = peer.Message(payload=PAYLOAD)
 
         def by_urllib3() -> Message:
             return Message.FromString(stock.urlopen("POST", ECHO, body=_BODY, headers=_HEADERS).data)
@@ -97,7 +101,7 @@ def _unary() -> None:
             "connect-sync, deadline, cancellation, metadata": lambda: bounded.echo(
                 MESSAGE, headers={"a": "b"}, timeout_ms=10_000, cancellation=cancelled
             ),
-            "connectrpc": lambda: theirs.echo(peer.Message(payload=PAYLOAD)),
+            "connectrpc": lambda: theirs.echo(message),
         }
         wall = interleaved(cases, calls=200)
         cpu = interleaved(cases, calls=200, clock=process_time)

@@ -32,6 +32,7 @@ from connect_sync import ConnectClient
 from connect_sync.client import Lifetime
 from connect_sync.http import Request, Response
 from tests.benchmarks.calls import STREAM_LENGTH, ours, response, run
+from tests.benchmarks.server import end_on_sigterm
 from tests.benchmarks.service import ECHO, MESSAGE, app, bare
 
 if TYPE_CHECKING:
@@ -114,22 +115,22 @@ _STREAMS = 10
 # to be counted.
 _PATHS: Mapping[str, tuple[Callable[[], object], Callable[[], object], int]] = {
     "server, unary": (
-        partial(run, app, *ours.unary),
+        partial(run, app, *ours.unary, accepting=True),
         partial(run, bare.unary, *ours.unary),
         _CALLS,
     ),
     "server, unary, gRPC-Web": (
-        partial(run, app, *ours.web_unary),
+        partial(run, app, *ours.web_unary, accepting=True),
         partial(run, bare.unary, *ours.unary),
         _CALLS,
     ),
     f"server, server streaming, {STREAM_LENGTH} messages": (
-        partial(run, app, *ours.server_stream),
+        partial(run, app, *ours.server_stream, accepting=True),
         partial(run, bare.server_stream, *ours.server_stream),
         _STREAMS,
     ),
     f"server, client streaming, {STREAM_LENGTH} messages": (
-        partial(run, app, *ours.client_stream),
+        partial(run, app, *ours.client_stream, accepting=True),
         partial(run, bare.client_stream, *ours.client_stream),
         _STREAMS,
     ),
@@ -186,6 +187,7 @@ def _count() -> dict[str, float]:
                 ],
                 # The environment's size moves what is in memory, and protobuf has tables keyed by address.
                 env={"PATH": os.defpath, "PYTHONHASHSEED": "0"},
+                cwd=_RECORD.parents[2],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -228,6 +230,7 @@ def main() -> int:
     if arguments.count_here:
         _count_here()
         return 0
+    end_on_sigterm()  # and valgrind with it
     records = json.loads(_RECORD.read_text())
     if arguments.record:
         records[_PYTHON] = {"environment": _ENVIRONMENT, "ratios": _count()}

@@ -20,6 +20,7 @@ def main() -> None:
         {
             "bare": partial(run, service.bare.unary, *ours.unary),
             "ours": partial(run, service.app, *ours.unary),
+            "ours, accepting": partial(run, service.app, *ours.unary, accepting=True),
             "ours, gRPC-Web": partial(run, service.app, *ours.web_unary),
             "their bare": partial(run, peer.bare.unary, *theirs.unary),
             "theirs": partial(run, peer.app, *theirs.unary),
@@ -30,6 +31,7 @@ def main() -> None:
     rows = [
         Row("bare function", times["bare"]),
         Row("connect-sync", times["ours"], times["bare"]),
+        Row("connect-sync, compression accepted", times["ours, accepting"], times["bare"]),
         Row("connect-sync, gRPC-Web", times["ours, gRPC-Web"], times["bare"]),
         Row("bare function, connectrpc's messages", times["their bare"]),
         Row("connectrpc", times["theirs"], times["their bare"]),
@@ -45,6 +47,7 @@ def _stream(title: str, kind: str, bare: Callable[..., Any]) -> None:
         {
             "bare": partial(run, partial(bare, service.bare), *getattr(ours, kind)),
             "ours": partial(run, service.app, *getattr(ours, kind)),
+            "ours, accepting": partial(run, service.app, *getattr(ours, kind), accepting=True),
             "their bare": partial(run, partial(bare, peer.bare), *getattr(theirs, kind)),
             "theirs": partial(run, peer.app, *getattr(theirs, kind)),
         },
@@ -54,6 +57,7 @@ def _stream(title: str, kind: str, bare: Callable[..., Any]) -> None:
     rows = [
         Row("bare loop", a_message["bare"]),
         Row("connect-sync", a_message["ours"], a_message["bare"]),
+        Row("connect-sync, compression accepted", a_message["ours, accepting"], a_message["bare"]),
         Row("bare loop, connectrpc's messages", a_message["their bare"]),
         Row("connectrpc", a_message["theirs"], a_message["their bare"]),
     ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from statistics import median
+from statistics import median, quantiles
 from time import perf_counter
 from typing import NamedTuple
 
@@ -21,18 +22,21 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Return, for each case, the microseconds a call that each round took.
 
-    A round runs every case once, so that what else the machine does falls upon all of them.
+    A round runs every case once, each beginning with another, so that what else the machine does falls upon
+    all of them.
     """
     times: dict[str, list[float]] = {name: [] for name in cases}
     for case in cases.values():
         case()
-    gc.collect()
+    order = deque(cases.items())
     for _ in range(rounds):
-        for name, case in cases.items():
+        for name, case in order:
+            gc.collect()  # what the case before has left
             start = clock()
             for _ in range(calls):
                 case()
             times[name].append((clock() - start) / calls * 1e6)
+        order.rotate()
     return times
 
 
@@ -63,20 +67,24 @@ class Row(NamedTuple):
 def print_table(title: str, unit: str, rows: Sequence[Row], *, is_rate: bool = False) -> None:
     """Print the median and the spread of each row, and how it compares with its floor.
 
-    Of a rate, more is better: it is shown as a share of the floor's.
+    The ratio is the median of those of the rounds; behind it is where the middle half of them lies. Of a
+    rate, more is better: it is shown as a share of the floor's.
     """
     width = max(34, *(len(row.name) + 2 for row in rows))
     difference = "" if is_rate else "more"
     print(f"\n{title}")
-    print(f"{'':{width}}{unit + ', median':>18}{'spread':>20}{difference:>10}{'ratio':>8}")
+    print(
+        f"{'':{width}}{unit + ', median':>18}{'spread':>20}{difference:>10}{'ratio':>8}{'half of them':>16}"
+    )
     for row in rows:
         middle = median(row.values)
         spread = f"{_number(min(row.values))} to {_number(max(row.values))}"
         line = f"{row.name:{width}}{_number(middle):>18}{spread:>20}"
         if row.floor is not None:
-            base = median(row.floor)
-            more = "" if is_rate else _number(middle - base)
-            line += f"{more:>10}{middle / base:8.2f}"
+            more = "" if is_rate else _number(middle - median(row.floor))
+            ratios = [value / base for value, base in zip(row.values, row.floor, strict=True)]
+            lower, ratio, upper = quantiles(ratios, n=4)
+            line += f"{more:>10}{ratio:8.2f}{f'{lower:.2f} to {upper:.2f}':>16}"
         print(line)
 
 

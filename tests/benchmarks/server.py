@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import socket
 import subprocess
@@ -54,17 +53,18 @@ def serving(application: str, *options: str) -> Iterator[Server]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
-        try:
-            server = Server(port, process.pid)
-            deadline = time.monotonic() + _PATIENCE
-            while not os.path.exists(f"/proc/{process.pid}") or not _has_worker(server):
-                assert process.poll() is None, "gunicorn has ended"
-                assert time.monotonic() < deadline, "gunicorn has not started"
-                time.sleep(0.05)
-            yield server
-        finally:
-            process.terminate()
-            process.wait()
+    # The listener is gunicorn's alone from here on: if that ends, connections are refused.
+    try:
+        server = Server(port, process.pid)
+        deadline = time.monotonic() + _PATIENCE
+        while process.poll() is None and not _has_worker(server):
+            assert time.monotonic() < deadline, "gunicorn has not started"
+            time.sleep(0.05)
+        assert process.poll() is None, "gunicorn has ended"
+        yield server
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _has_worker(server: Server) -> bool:

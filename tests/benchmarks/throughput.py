@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -23,6 +24,8 @@ from tests.benchmarks import grpc_peer, peer
 from tests.benchmarks.measure import Row, on_core, print_table
 from tests.benchmarks.server import serving
 from tests.benchmarks.service import ECHO, MESSAGE, wrap
+
+_GUNICORN = ("--worker-class=gthread", "--http-parser=fast")
 
 _KeyT = TypeVar("_KeyT")
 _ResultT = TypeVar("_ResultT")
@@ -117,9 +120,11 @@ def check_programs(*names: str) -> None:
 def interleaved(cases: Mapping[_KeyT, Callable[[], _ResultT]], rounds: int) -> dict[_KeyT, list[_ResultT]]:
     """Return, for each case, the result of each round; a round runs every case once."""
     results: dict[_KeyT, list[_ResultT]] = {key: [] for key in cases}
+    order = deque(cases.items())
     for _ in range(rounds):
-        for key, case in cases.items():
+        for key, case in order:
             results[key].append(case())
+        order.rotate()
     return results
 
 
@@ -133,7 +138,7 @@ def http1_servers(threads: int) -> Iterator[dict[str, tuple[int, str]]]:
             ("connect-sync", "service:app", ECHO),
             ("connectrpc", "peer:app", f"{peer.SERVICE}/Echo"),
         ):
-            server = serving(application, "--worker-class=gthread", f"--threads={threads}")
+            server = serving(application, *_GUNICORN, f"--threads={threads}")
             servers[name] = (stack.enter_context(server).port, path)
         yield servers
 
@@ -142,19 +147,21 @@ def http1_servers(threads: int) -> Iterator[dict[str, tuple[int, str]]]:
 def http2_servers(threads: int) -> Iterator[dict[str, Callable[..., Load]]]:
     """Run gunicorns and a server of grpcio's, and yield what loads each."""
     options = (
-        *("--worker-class=gthread", f"--threads={threads}"),
+        *(*_GUNICORN, f"--threads={threads}"),
         *("--http-protocols=h2,h1", "--http2-cleartext=prior-knowledge"),
     )
     with (
         on_core(0),
         serving("service:bare_unary", *options) as bare,
         serving("service:app", *options) as ours,
+        serving("peer:app", *options) as theirs,
         grpc_peer.serving(threads) as grpc,
     ):
         yield {
             "bare function under gunicorn": partial(h2load, bare.port),
             "connect-sync": partial(h2load, ours.port),
             "connect-sync, gRPC": partial(h2load, ours.port, is_grpc=True),
+            "connectrpc": partial(h2load, theirs.port, f"{peer.SERVICE}/Echo"),
             "grpcio's server, gRPC": partial(h2load, grpc, is_grpc=True),
         }
 
@@ -164,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure throughput under gunicorn.")
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--seconds", type=int, default=3, help="of each load")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7, help="two at least")
     arguments = parser.parse_args()
     check_programs("wrk", "h2load")
     connections, rounds = arguments.connections, arguments.rounds
