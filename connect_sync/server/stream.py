@@ -142,9 +142,10 @@ class StreamHandler:
                     if type(message) is not message_class:
                         check_type(message, message_class)
                     data = encode(message)
-                    if accepted is None or len(data) < compress_min_bytes:
+                    size = len(data)
+                    if accepted is None or size < compress_min_bytes:
                         # As `wrap_message` has it, without a call for each message.
-                        chunk = pack_prefix(0, len(data)) + data
+                        chunk = pack_prefix(0, size) + data
                     else:
                         chunk = wrap_message(data, accepted, compress_min_bytes)
                     if not is_started:

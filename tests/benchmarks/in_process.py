@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.benchmarks import peer, service
 from tests.benchmarks.calls import STREAM_LENGTH, Requests, ours, run
-from tests.benchmarks.measure import Row, interleaved, print_table
+from tests.benchmarks.measure import Row, interleaved, on_core, print_table
 from tests.benchmarks.service import Bare
 
 theirs = Requests(peer.SERVICE, peer.Message, peer.Message.to_binary)
@@ -16,6 +16,13 @@ theirs = Requests(peer.SERVICE, peer.Message, peer.Message.to_binary)
 
 def main() -> None:
     """Print a table for each kind."""
+    with on_core(0):
+        _unary()
+        _stream("Server in process, server streaming, a message", "server_stream", Bare.server_stream)
+        _stream("Server in process, client streaming, a message", "client_stream", Bare.client_stream)
+
+
+def _unary() -> None:
     times = interleaved(
         {
             "bare": partial(run, service.bare.unary, *ours.unary),
@@ -38,8 +45,6 @@ def main() -> None:
         Row("connectrpc, gRPC-Web", times["theirs, gRPC-Web"], times["their bare"]),
     ]
     print_table("Server in process, one unary call", "µs", rows)
-    _stream("Server in process, server streaming, a message", "server_stream", Bare.server_stream)
-    _stream("Server in process, client streaming, a message", "client_stream", Bare.client_stream)
 
 
 def _stream(title: str, kind: str, bare: Callable[..., Any]) -> None:

@@ -67,8 +67,8 @@ class Row(NamedTuple):
 def print_table(title: str, unit: str, rows: Sequence[Row], *, is_rate: bool = False) -> None:
     """Print the median and the spread of each row, and how it compares with its floor.
 
-    The ratio is the median of those of the rounds; behind it is where the middle half of them lies. Of a
-    rate, more is better: it is shown as a share of the floor's.
+    The difference and the ratio are the medians of those of the rounds; behind them is where the middle half
+    of the ratios lies. Of a rate, more is better: it is shown as a share of the floor's.
     """
     width = max(34, *(len(row.name) + 2 for row in rows))
     difference = "" if is_rate else "more"
@@ -81,8 +81,9 @@ def print_table(title: str, unit: str, rows: Sequence[Row], *, is_rate: bool = F
         spread = f"{_number(min(row.values))} to {_number(max(row.values))}"
         line = f"{row.name:{width}}{_number(middle):>18}{spread:>20}"
         if row.floor is not None:
-            more = "" if is_rate else _number(middle - median(row.floor))
-            ratios = [value / base for value, base in zip(row.values, row.floor, strict=True)]
+            pairs = list(zip(row.values, row.floor, strict=True))
+            more = "" if is_rate else _number(median(value - base for value, base in pairs))
+            ratios = [value / base for value, base in pairs]
             lower, ratio, upper = quantiles(ratios, n=4)
             line += f"{more:>10}{ratio:8.2f}{f'{lower:.2f} to {upper:.2f}':>16}"
         print(line)
