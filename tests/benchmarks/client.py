@@ -23,7 +23,7 @@ from benchmark.v1.benchmark_pb2 import Message
 from connect_sync import Cancellation
 from tests.benchmarks import grpc_peer, peer
 from tests.benchmarks.calls import STREAM_LENGTH, response
-from tests.benchmarks.measure import Row, interleaved, on_core, print_table
+from tests.benchmarks.measure import Row, against, interleaved, on_core, print_table
 from tests.benchmarks.server import running, serving
 from tests.benchmarks.service import ECHO, MESSAGE, PAYLOAD, wrap
 
@@ -106,9 +106,7 @@ def _unary() -> None:
         wall = interleaved(cases, calls=200)
         cpu = interleaved(cases, calls=200, clock=process_time)
     for what, times in (("wall time", wall), ("CPU time of its process", cpu)):
-        floor = times["urllib3"]
-        rows = [Row(name, values, None if values is floor else floor) for name, values in times.items()]
-        print_table(f"Client, one unary call, {what}", "µs", rows)
+        print_table(f"Client, one unary call, {what}", "µs", against("urllib3", times))
 
 
 def _streams() -> None:
@@ -160,8 +158,7 @@ def _grpcio() -> None:
             "connect-sync and gunicorn": lambda: ours.echo(MESSAGE),
         }
         times = interleaved(cases, calls=200)
-    floor = times["grpcio and its server"]
-    rows = [Row(name, values, None if values is floor else floor) for name, values in times.items()]
+    rows = against("grpcio and its server", times)
     print_table("Client and server, one unary call, wall time", "µs", rows)
 
 

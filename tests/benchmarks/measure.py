@@ -7,11 +7,15 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from statistics import median, quantiles
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 _CORES = sorted(os.sched_getaffinity(0))
+
+_KeyT = TypeVar("_KeyT")
+_ResultT = TypeVar("_ResultT")
 
 Clock = Callable[[], float]
 Values = Sequence[float]
@@ -20,24 +24,33 @@ Values = Sequence[float]
 def interleaved(
     cases: Mapping[str, Callable[[], object]], *, calls: int, rounds: int = 21, clock: Clock = perf_counter
 ) -> dict[str, list[float]]:
-    """Return, for each case, the microseconds a call that each round took.
+    """Return, for each case, the microseconds a call that each round took: see `in_rounds`."""
+
+    def time(case: Callable[[], object]) -> float:
+        gc.collect()  # what the case before has left
+        start = clock()
+        for _ in range(calls):
+            case()
+        return (clock() - start) / calls * 1e6
+
+    for case in cases.values():
+        case()
+    return in_rounds({name: partial(time, case) for name, case in cases.items()}, rounds)
+
+
+def in_rounds(cases: Mapping[_KeyT, Callable[[], _ResultT]], rounds: int) -> dict[_KeyT, list[_ResultT]]:
+    """Return, for each case, what it returned in each round.
 
     A round runs every case once, each beginning with another, so that what else the machine does falls upon
     all of them.
     """
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for case in cases.values():
-        case()
+    results: dict[_KeyT, list[_ResultT]] = {key: [] for key in cases}
     order = deque(cases.items())
     for _ in range(rounds):
-        for name, case in order:
-            gc.collect()  # what the case before has left
-            start = clock()
-            for _ in range(calls):
-                case()
-            times[name].append((clock() - start) / calls * 1e6)
+        for key, case in order:
+            results[key].append(case())
         order.rotate()
-    return times
+    return results
 
 
 @contextmanager
@@ -62,6 +75,13 @@ class Row(NamedTuple):
     values: Values
     floor: Values | None = None
     """Those of the least that the same work can cost; None for such a least itself."""
+
+
+def against(floor: str, values: Mapping[str, Values]) -> list[Row]:
+    """Return a row for each of ``values``, compared with those named ``floor``."""
+    return [
+        Row(name, measured, None if name == floor else values[floor]) for name, measured in values.items()
+    ]
 
 
 def print_table(title: str, unit: str, rows: Sequence[Row], *, is_rate: bool = False) -> None:

@@ -21,8 +21,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from tests.benchmarks import grpc_peer
-from tests.benchmarks.measure import on_core
-from tests.benchmarks.throughput import check_programs, h2load, http1_servers, interleaved
+from tests.benchmarks.measure import in_rounds, on_core
+from tests.benchmarks.throughput import check_programs, h2load, http1_servers
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 _DATA = _DOCS / "performance.csv"
@@ -70,7 +70,7 @@ def measure(seconds: int, rounds: int) -> list[Point]:
             for connections in _CONNECTIONS
             for name, load in generators.items()
         }
-        loads = interleaved(cases, rounds)
+        loads = in_rounds(cases, rounds)
     return [
         Point(name, connections, *(round(median(values), 3) for values in zip(*of_rounds, strict=True)))
         for (name, connections), of_rounds in sorted(loads.items())

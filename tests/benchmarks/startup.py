@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from tests.benchmarks import peer
-from tests.benchmarks.measure import Row, interleaved, print_table
+from tests.benchmarks.measure import against, interleaved, print_table
 
 _NOTHING = "pass"
 _PROTOBUF = "import benchmark.v1.benchmark_pb2"
@@ -54,8 +54,7 @@ def _measure(environment: Mapping[str, str]) -> None:
         name: [value / 1000 for value in values]
         for name, values in interleaved(cases, calls=1, rounds=15).items()
     }
-    floor = times["messages and urllib3"]
-    rows = [Row(name, values, None if values is floor else floor) for name, values in times.items()]
+    rows = against("messages and urllib3", times)
     print_table("Start-up, from the start of a process to its end", "ms", rows)
 
 

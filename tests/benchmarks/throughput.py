@@ -12,23 +12,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import quantiles
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from tests.benchmarks import grpc_peer, peer
-from tests.benchmarks.measure import Row, on_core, print_table
+from tests.benchmarks.measure import against, in_rounds, on_core, print_table
 from tests.benchmarks.server import serving
 from tests.benchmarks.service import ECHO, MESSAGE, wrap
 
 _GUNICORN = ("--worker-class=gthread", "--http-parser=fast")
-
-_KeyT = TypeVar("_KeyT")
-_ResultT = TypeVar("_ResultT")
 
 
 def wrk(port: int, path: str, *, connections: int, seconds: int) -> float:
@@ -117,29 +113,19 @@ def check_programs(*names: str) -> None:
         sys.exit(f"{' and '.join(missing)} missing: apt-get install wrk nghttp2-client")
 
 
-def interleaved(cases: Mapping[_KeyT, Callable[[], _ResultT]], rounds: int) -> dict[_KeyT, list[_ResultT]]:
-    """Return, for each case, the result of each round; a round runs every case once."""
-    results: dict[_KeyT, list[_ResultT]] = {key: [] for key in cases}
-    order = deque(cases.items())
-    for _ in range(rounds):
-        for key, case in order:
-            results[key].append(case())
-        order.rotate()
-    return results
-
-
 @contextmanager
 def http1_servers(threads: int) -> Iterator[dict[str, tuple[int, str]]]:
     """Run gunicorns, and yield the port of each, and the path that it is called at."""
-    with ExitStack() as stack, on_core(0):
+    with ExitStack() as stack:
         servers = {}
-        for name, application, path in (
-            ("bare function", "service:bare_unary", ECHO),
-            ("connect-sync", "service:app", ECHO),
-            ("connectrpc", "peer:app", f"{peer.SERVICE}/Echo"),
-        ):
-            server = serving(application, *_GUNICORN, f"--threads={threads}")
-            servers[name] = (stack.enter_context(server).port, path)
+        with on_core(0):
+            for name, application, path in (
+                ("bare function", "service:bare_unary", ECHO),
+                ("connect-sync", "service:app", ECHO),
+                ("connectrpc", "peer:app", f"{peer.SERVICE}/Echo"),
+            ):
+                server = serving(application, *_GUNICORN, f"--threads={threads}")
+                servers[name] = (stack.enter_context(server).port, path)
         yield servers
 
 
@@ -180,18 +166,16 @@ def main() -> None:
     # long as it is open, and further connections wait.
     with http1_servers(connections) as servers:
         http1 = {name: partial(wrk, *server, **load) for name, server in servers.items()}
-        interleaved(http1, 1)  # to warm up
-        _show(f"Throughput over HTTP/1.1, {connections} connections", interleaved(http1, rounds))
+        in_rounds(http1, 1)  # to warm up
+        _show(f"Throughput over HTTP/1.1, {connections} connections", in_rounds(http1, rounds))
     with http2_servers(connections) as loads:
-        http2 = interleaved({name: partial(call, **load) for name, call in loads.items()}, rounds)
+        http2 = in_rounds({name: partial(call, **load) for name, call in loads.items()}, rounds)
     rates = {name: [measured.rate for measured in values] for name, values in http2.items()}
     _show(f"Throughput over HTTP/2, {connections} connections", rates)
 
 
 def _show(title: str, rates: Mapping[str, list[float]]) -> None:
-    floor = next(iter(rates.values()))
-    rows = [Row(name, values, None if values is floor else floor) for name, values in rates.items()]
-    print_table(title, "requests/s", rows, is_rate=True)
+    print_table(title, "requests/s", against(next(iter(rates)), rates), is_rate=True)
 
 
 if __name__ == "__main__":
