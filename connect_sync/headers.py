@@ -15,6 +15,10 @@ from typing import Any, TypeAlias, TypeVar, cast, overload
 HeadersInput: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 """What callers may pass where headers are wanted: a mapping, or pairs of name and value."""
 
+FourNames: TypeAlias = tuple[str, str, str, str]
+"""As many as a protocol's requests have, so that they are looked up without a loop."""
+FourValues: TypeAlias = "tuple[str | None, str | None, str | None, str | None]"
+
 _DefaultT = TypeVar("_DefaultT")
 
 # Connect reference, "ASCII-Metadata": the names and values that every protocol can carry.
@@ -121,9 +125,10 @@ class Headers(MutableMapping[str, str]):
             return default
         return values[0] if len(values) == 1 else ", ".join(values)
 
-    def get_each(self, names: tuple[str, ...]) -> list[str | None]:
+    def get_four(self, names: FourNames) -> FourValues:
         """Return what ``get`` returns for each of ``names``, which do not change from call to call."""
-        return [self.get(name) for name in names]
+        first, second, third, fourth = names
+        return self.get(first), self.get(second), self.get(third), self.get(fourth)
 
     def __getitem__(self, name: str) -> str:
         """Return the values of ``name``, joined by ``", "``. Raises KeyError where there is none."""

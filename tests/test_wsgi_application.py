@@ -422,11 +422,6 @@ def test_headers_of_an_environ_may_be_changed_and_copied() -> None:
     assert (len(headers), headers["B"]) == (2, "3")
 
 
-def test_headers_of_an_environ_have_no_other_attributes() -> None:
-    with pytest.raises(AttributeError):
-        _ = EnvironHeaders({}).unheard_of
-
-
 # The body of the response
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from connect_sync.compression import DEFAULT_COMPRESSIONS, Compression
 from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES
-from connect_sync.headers import Headers
+from connect_sync.headers import FourNames, FourValues, Headers
 from connect_sync.http import DEFAULT_READ_MAX_BYTES, Request, close_iterator
 from connect_sync.interceptor import Interceptor
 from connect_sync.method import Method
@@ -172,11 +172,11 @@ class EnvironHeaders(Headers):
     joins the values of a repeated header by commas, so that each name has one value.
     """
 
-    __slots__ = ("_environ",)
+    __slots__ = ("_environ", "_parsed")
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         """Take the headers from ``environ``."""
-        # Without ``super().__init__()``: ``_values`` is made by ``__getattr__``.
+        # Without ``super().__init__()``, which has no environ to parse later.
         self._environ: WSGIEnvironment | None = environ
 
     def get(self, name: str, /, default: Any = None) -> Any:
@@ -191,24 +191,26 @@ class EnvironHeaders(Headers):
         # Servers have these two as empty strings where the request has none (PEP 3333).
         return default if value is None or key in _UNPREFIXED else value
 
-    def get_each(self, names: tuple[str, ...]) -> list[str | None]:
+    def get_four(self, names: FourNames) -> FourValues:
         """Return what ``get`` returns for each of ``names``: content type and length are none of them."""
         if self._environ is None:
-            return super().get_each(names)
-        return list(map(self._environ.get, _environ_keys_of_each[names]))
+            return super().get_four(names)
+        get = self._environ.get
+        first, second, third, fourth = _environ_keys_of_four[names]
+        return get(first), get(second), get(third), get(fourth)
 
-    def __getattr__(self, name: str) -> Any:
-        """Parse the environ when the slot for the parsed values is read for the first time."""
-        if name != "_values" or self._environ is None:
-            raise AttributeError(name)
-        self._values = values = {}
-        for key, value in self._environ.items():
-            if key.startswith("HTTP_"):
-                values[key[5:].lower().replace("_", "-")] = [value]
-            elif value and key in _UNPREFIXED:
-                values[key.lower().replace("_", "-")] = [value]
-        self._environ = None
-        return values
+    @property
+    def _values(self) -> dict[str, list[str]]:  # type: ignore[override]
+        """The parsed values, in place of the slot of `Headers`: they are made when somebody asks for them."""
+        if self._environ is not None:
+            self._parsed: dict[str, list[str]] = {}
+            for key, value in self._environ.items():
+                if key.startswith("HTTP_"):
+                    self._parsed[key[5:].lower().replace("_", "-")] = [value]
+                elif value and key in _UNPREFIXED:
+                    self._parsed[key.lower().replace("_", "-")] = [value]
+            self._environ = None
+        return self._parsed
 
 
 _UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
@@ -233,15 +235,16 @@ class _EnvironKeys(dict[str, str]):
 _environ_keys = _EnvironKeys()
 
 
-class _EnvironKeysOfEach(dict["tuple[str, ...]", "tuple[str, ...]"]):
-    """The names that several headers have in an environ, made once for the lists that protocols have."""
+class _EnvironKeysOfFour(dict[FourNames, FourNames]):
+    """The names that four headers have in an environ, made once for those of each protocol."""
 
-    def __missing__(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        keys = self[names] = tuple(_environ_keys[name] for name in names)
+    def __missing__(self, names: FourNames) -> FourNames:
+        first, second, third, fourth = map(_environ_keys.__getitem__, names)
+        keys = self[names] = (first, second, third, fourth)
         return keys
 
 
-_environ_keys_of_each = _EnvironKeysOfEach()
+_environ_keys_of_four = _EnvironKeysOfFour()
 
 
 class _ResponseBody:

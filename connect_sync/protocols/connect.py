@@ -40,6 +40,7 @@ class _Connect(WireProtocol):
     """What unary calls and streams share: the version, the timeout, and errors of HTTP."""
 
     version = PROTOCOL_VERSION
+    known_version = "1"
     timeout = TIMEOUT_MS
     content_type_prefix: str
     """What stands before the codec's name in content types."""
@@ -52,11 +53,6 @@ class _Connect(WireProtocol):
         """Tell whether the body is JSON, as errors are."""
         return media_type(content_type) == ERROR_CONTENT_TYPE
 
-    def check_version(self, version: str) -> None:
-        """Take the only version that there is. Raises ConnectError for another one."""
-        if version != "1":
-            raise ConnectError(Code.INVALID_ARGUMENT, f"{PROTOCOL_VERSION} is {version!r}: only 1 is known")
-
     def parse_timeout(self, timeout: str) -> float:
         """Return the milliseconds that the header counts. Raises ConnectError."""
         if not _is_timeout(timeout):
@@ -68,7 +64,7 @@ class _Connect(WireProtocol):
 
     def write_request(self, headers: Headers, timeout_ms: float | None) -> None:
         """Add the version and the timeout, which is at most ``MAX_TIMEOUT_MS``."""
-        headers[PROTOCOL_VERSION] = "1"
+        headers[self.version] = self.known_version
         if timeout_ms is not None:
             headers[TIMEOUT_MS] = str(max(1, int(timeout_ms)))
 

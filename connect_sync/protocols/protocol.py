@@ -50,6 +50,8 @@ class WireProtocol(ABC):
     """The header that lists the compressions that the client can read."""
     version: str = ""
     """The header that tells the protocol's version, where it has one."""
+    known_version: str = ""
+    """The only version that there is."""
 
     def __init__(self) -> None:
         """Make the one instance that there is of a protocol."""
@@ -67,13 +69,6 @@ class WireProtocol(ABC):
             ConnectError: ``invalid_argument``, if it is malformed.
         """
 
-    def check_version(self, version: str) -> None:  # noqa: B027 - most protocols have no version
-        """Do nothing for a version that is known.
-
-        Raises:
-            ConnectError: ``invalid_argument`` for another one.
-        """
-
     @abstractmethod
     def write_request(self, headers: Headers, timeout_ms: float | None) -> None:
         """Add what tells the server the protocol's version and the timeout."""
@@ -87,9 +82,12 @@ class WireProtocol(ABC):
             ConnectError: ``invalid_argument`` for a malformed timeout or an unknown version;
                 ``unimplemented`` for a compression that is not among ``compressions``.
         """
-        version, timeout, encoding, accept = headers.get_each(self._names)
-        if version is not None:
-            self.check_version(version)
+        version, timeout, encoding, accept = headers.get_four(self._names)
+        if version is not None and version != self.known_version:
+            raise ConnectError(
+                Code.INVALID_ARGUMENT,
+                f"{self.version} is {version!r}: only {self.known_version} is known",
+            )
         deadline = None if timeout is None else Deadline(self.parse_timeout(timeout))
         received = None if encoding is None else compressions.find(encoding)
         # Connect reference: without a list, the client reads what it used itself.
