@@ -14,7 +14,7 @@ from connect_sync.context import RequestContext
 from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES, check_compress_min_bytes
 from connect_sync.errors import bidi_unimplemented
 from connect_sync.headers import Headers
-from connect_sync.http import DEFAULT_READ_MAX_BYTES, Request, Response
+from connect_sync.http import DEFAULT_READ_MAX_BYTES, Body, IterableBody, Request, Response
 from connect_sync.interceptor import Call, Interceptor, check_interceptors, intercept
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
 from connect_sync.protocols.connect import STREAM
@@ -30,7 +30,8 @@ _logger = logging.getLogger("connect_sync.server")
 
 _CODECS = (PROTO, JSON)
 
-Handle: TypeAlias = Callable[[Request], Response]
+Handle: TypeAlias = Callable[[Request, Body], Response]
+"""Answers a request, whose body is handed in beside it as one that can be read."""
 
 
 class Service:
@@ -89,6 +90,9 @@ class Service:
         route = self._routes.get(request.path)
         if route is None:
             return _plain(404, f"there is no method at {request.path}")
+        body = request.body
+        if not isinstance(body, Body):
+            body = request.body = IterableBody(body)
         if request.method == "POST":
             content_type = request.headers.get("content-type", "")
             handle = route.post.get(content_type) or route.find(content_type)
@@ -96,9 +100,9 @@ class Service:
                 accepted = route.accept_post
                 text = f"the content type is {content_type!r}, and has to be one of {accepted}"
                 return _plain(415, text, {"accept-post": accepted})
-            return handle(request)
+            return handle(request, body)
         if request.method == "GET" and route.get is not None:
-            return route.get(request)
+            return route.get(request, body)
         return _plain(405, f"{request.method} is not allowed here", {"allow": route.allow})
 
 
@@ -165,9 +169,9 @@ def _find_handler(implementation: object, name: str, method: Method[Any, Any]) -
 def _require_trailers(post: Handle) -> Handle:
     """Return a way to answer that refuses where the response cannot have trailers."""
 
-    def handle(request: Request) -> Response:
+    def handle(request: Request, body: Body) -> Response:
         if request.accepts_trailers:
-            return post(request)
+            return post(request, body)
         _logger.warning("a gRPC request to %s was refused: %s", request.path, _NO_TRAILERS)
         return _plain(501, _NO_TRAILERS)
 

@@ -26,7 +26,7 @@ from connect_sync.envelope import (
 )
 from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
-from connect_sync.http import Body, Fields, Request, Response, as_body, close_iterator
+from connect_sync.http import Body, Fields, Request, Response, close_iterator
 from connect_sync.method import StreamKind
 from connect_sync.protocols.protocol import EnvelopedProtocol
 from connect_sync.server.endpoint import Endpoint, response_headers
@@ -52,7 +52,7 @@ class StreamHandler:
         self._takes_stream = method.kind in (StreamKind.CLIENT_STREAM, StreamKind.BIDI_STREAM)
         self._gives_stream = method.kind is StreamKind.SERVER_STREAM
 
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request, body: Body) -> Response:
         """Answer a POST."""
         endpoint = self._endpoint
         protocol = self._protocol
@@ -65,7 +65,6 @@ class StreamHandler:
                 # gRPC, "Compression": a client whose compression is unknown has to hear which ones are not.
                 fields = (*fields, (protocol.accept_encoding, endpoint.compressions.names or IDENTITY))
             return Response(200, fields, (protocol.write_end(error, None, trailers),), trailers, error)
-        body = request.body = as_body(request.body)
         ctx = RequestContext(self._method, request, deadline)
         if deadline is not None:
             body.set_deadline(deadline)

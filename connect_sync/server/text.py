@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from connect_sync.deadline import Deadline
 from connect_sync.errors import MalformedError
-from connect_sync.http import READ_SIZE, Body, Request, Response, as_body, close_iterator
+from connect_sync.http import READ_SIZE, Body, Request, Response, close_iterator
 
 _QUANTUM = 4
 """Characters that belong together: three bytes, fewer with padding."""
@@ -21,14 +21,13 @@ _QUANTUM = 4
 class TextHandler:
     """Answers calls whose bodies are base64."""
 
-    def __init__(self, post: Callable[[Request], Response]) -> None:
+    def __init__(self, post: Callable[[Request, Body], Response]) -> None:
         """Let ``post`` answer, which knows nothing of base64."""
         self._post = post
 
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request, body: Body) -> Response:
         """Answer a POST."""
-        request.body = TextBody(as_body(request.body))
-        response = self._post(request)
+        response = self._post(request, TextBody(body))
         if isinstance(response.body, tuple):
             response.body = tuple(map(b64encode, response.body))
         else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from connect_sync.code import Code
-from connect_sync.codec import Codec, checked
+from connect_sync.codec import Codec, check_type
 from connect_sync.context import RequestContext
 from connect_sync.errors import ConnectError, TooLargeError
 from connect_sync.headers import Headers
-from connect_sync.http import Fields, Request, Response, as_body, read_whole
+from connect_sync.http import Body, Fields, Request, Response, read_whole
 from connect_sync.protocols import connect
 from connect_sync.server.endpoint import Endpoint, response_headers
 
@@ -24,16 +24,16 @@ class UnaryHandler:
         self._compressions = endpoint.compressions
         self._read_max_bytes = endpoint.read_max_bytes
         self._decode = codec.decoder(method.input)
-        self._encode = checked(codec.encoder(method.output), method.output)
+        self._encode = codec.encoder(method.output)
+        self._message_class = method.output
         self.content_type: str = connect.UNARY.content_types(codec)[0]
         self._fields: Fields = (("content-type", self.content_type),)
 
-    def answer(self, request: Request, query: connect.GetQuery | None = None) -> Response:
+    def answer(self, request: Request, body: Body, query: connect.GetQuery | None = None) -> Response:
         """Answer a POST, whose body is the message, or a GET, which has it in its ``query``."""
         ctx = None
         try:
             deadline, received, accepted = connect.UNARY.read_request(request.headers, self._compressions)
-            body = request.body = as_body(request.body)
             ctx = RequestContext(self._method, request, deadline)
             if deadline is not None:
                 body.set_deadline(deadline)
@@ -52,12 +52,17 @@ class UnaryHandler:
             message = self._call(self._decode(data), ctx)
             if deadline is not None:
                 deadline.check()
+            if type(message) is not self._message_class:
+                check_type(message, self._message_class)
             payload = self._encode(message)
             fields = self._fields
             if accepted is not None and payload and len(payload) >= self._endpoint.compress_min_bytes:
                 payload = accepted.compress(payload)
                 fields = (*fields, (connect.UNARY.content_encoding, accepted.name))
-            return Response(200, _headers(ctx, fields), (payload,))
+            leading, trailing = ctx.response_metadata()
+            if leading is None and trailing is None:
+                return Response(200, fields, (payload,))
+            return Response(200, _headers(leading, trailing, fields), (payload,))
         except Exception as error:
             return _error_response(self._endpoint.to_connect_error(error), ctx)
 
@@ -69,14 +74,14 @@ class GetHandler:
         """Serve by ``handlers``, by the names of their codecs."""
         self._handlers = handlers
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request, body: Body) -> Response:
         """Answer a GET."""
-        response = self._answer(request)
+        response = self._answer(request, body)
         # A cache that answers in the server's place has to know what the answer depends on.
         response.headers.add("vary", connect.UNARY.accept_encoding)
         return response
 
-    def _answer(self, request: Request) -> Response:
+    def _answer(self, request: Request, body: Body) -> Response:
         try:
             query = connect.decode_get_query(request.query)
             handler = self._handlers.get(query.encoding)
@@ -88,20 +93,19 @@ class GetHandler:
                 )
         except ConnectError as error:
             return _error_response(error, None)
-        return handler.answer(request, query)
+        return handler.answer(request, body, query)
 
 
 def _error_response(error: ConnectError, ctx: RequestContext | None) -> Response:
-    headers = _ERROR_FIELDS if ctx is None else _headers(ctx, _ERROR_FIELDS)
+    headers = _ERROR_FIELDS if ctx is None else _headers(*ctx.response_metadata(), _ERROR_FIELDS)
     return Response(error.code.http_status, headers, (connect.encode_error(error),), error=error)
 
 
 _ERROR_FIELDS: Fields = (("content-type", connect.ERROR_CONTENT_TYPE),)
 
 
-def _headers(ctx: RequestContext, fields: Fields) -> Headers | Fields:
+def _headers(leading: Headers | None, trailing: Headers | None, fields: Fields) -> Headers | Fields:
     """Return ``fields`` with the metadata that the handler wrote, the trailing one marked by its prefix."""
-    leading, trailing = ctx.response_metadata()
     if trailing is None:
         return response_headers(leading, fields)
     marked = Headers() if leading is None else leading.copy()
