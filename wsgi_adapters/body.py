@@ -174,7 +174,7 @@ class ServerBody(RequestBody):
     def is_done_but_for(self, size: int) -> bool:
         """Tell whether nothing is left to do but to send a response, not even to give the socket back."""
         is_bounded = self._deadline is not None and self._socket is not None
-        return not is_bounded and super().is_done_but_for(size)
+        return self.is_read and size <= UNHURRIED_BYTES and not is_bounded
 
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Return an iterator over the chunks, of a stream until the client has left."""

@@ -44,100 +44,31 @@ _LEAST_TIMEOUT = 0.001
 """Seconds for a send whose time is up: 0 would mean another mode to a socket."""
 
 
-class GunicornBody(RequestBody):
-    """A body under gunicorn, with the sync and the gthread worker.
+class _Http1Body(RequestBody):
+    """A body under gunicorn's HTTP/1.1, with any of its own workers.
 
     gunicorn's input waits for 1 KiB at least, whatever the size that is asked for. Below it is a reader
-    that does not: for a chunked body, the reader's parser yields each piece when it arrives; for a body of
-    known length, the reader takes an exact read. Both receive through an "unreader" that holds the socket,
-    which is where a deadline is set on every receive.
+    that does not. It receives through an "unreader" that holds the socket, which is where a deadline is set
+    on every receive.
     """
 
-    __slots__ = (
-        "_ahead",
-        "_bounded",
-        "_chunks",
-        "_deadline",
-        "_input",
-        "_remaining",
-        "_send_bound",
-        "_unreader",
-        "is_read",
-        "length",
-    )
+    # Defaults of the class spare each call their assignments.
+    is_read = False
+    _deadline: Deadline | None = None
+    _bounded: _BoundedSocket | None = None
+    _send_bound: tuple[socket.socket, float | None] | None = None
 
-    is_read: bool
-    length: int | None
+    _input: Any
+    _reader: Any
 
-    def __init__(self, stream: Any) -> None:
-        """Read ``stream``, gunicorn's own ``wsgi.input``."""
-        reader = stream.reader
-        self._input = stream
-        self._bounded: _BoundedSocket | None = None
-        self._deadline: Deadline | None = None
-        self._send_bound: tuple[socket.socket, float | None] | None = None
-        self._chunks: Iterator[bytes] | None = None
-        # What a middleware has read ahead waits in the buffer of the stream, or in that of the reader.
-        buffered = stream.buf.tell()
-        self._ahead: bytes = stream.read(buffered) if buffered else b""
-        if hasattr(reader, "parser"):
-            buffered = reader.buf.tell()
-            self._ahead += reader.read(buffered) if buffered else b""
-            self._chunks = iter(reader.parser or ())
-            self._unreader = reader.req.unreader
-            self.length = None
-            self.is_read = False
-        else:
-            self._remaining = len(self._ahead) + reader.length
-            self._unreader = reader.unreader
-            self.length = self._remaining
-            self.is_read = not self._remaining
+    @property
+    def _unreader(self) -> Any:
+        return self._reader.unreader
 
-    def is_consumed(self, length: int | None) -> bool:
-        """Tell whether a part of the body, ``length`` bytes if that was announced, was read by others."""
-        if self._chunks is None:
-            return length is not None and self._remaining < length
-        return self._input.reader.parser is None and not self._ahead
-
-    def read(self, size: int) -> bytes:
-        """Return what has arrived, or ``size`` bytes of a body of known length.
-
-        Raises:
-            ConnectError: The client has left, its chunks are malformed, or the deadline has passed.
-        """
-        if self.is_read:
-            return b""
-        try:
-            data = self._receive(size)
-        except TimeoutError as error:
-            # A reader of known length goes on where it was; a parser that has failed does not.
-            if self._chunks is not None:
-                self._give_up()
-            raise lost(None) if self._deadline is None else deadline_exceeded() from error
-        except Exception as error:  # gunicorn has a class of its own for each way to be malformed
-            self._give_up()
-            raise lost(self._deadline) if _is_cut_off(error) else malformed() from error
-        if self._chunks is not None:
-            if not data:
-                self._end()
-            return data
-        if not data:
-            self._give_up()
-            raise lost(self._deadline)
-        self._remaining -= len(data)
-        if not self._remaining:
-            self._end()
-        return data
-
-    def _receive(self, size: int) -> bytes:
-        if self._ahead:
-            data, self._ahead = self._ahead, b""
-        elif self._chunks is not None:
-            # A piece is empty where a chunk's size came without its data.
-            data = next(filter(None, self._chunks), b"")
-        else:
-            data = self._input.reader.read(min(size, self._remaining))
-        return data
+    @property
+    def _socket(self) -> socket.socket:
+        sock: socket.socket = self._unreader.sock if self._bounded is None else self._bounded.sock
+        return sock
 
     def set_deadline(self, deadline: Deadline) -> None:
         """Let no receive outlast ``deadline``."""
@@ -165,11 +96,6 @@ class GunicornBody(RequestBody):
         """Tell whether the client has closed the connection, or its sending half."""
         return has_left(self._socket.fileno())
 
-    @property
-    def _socket(self) -> socket.socket:
-        sock: socket.socket = self._unreader.sock if self._bounded is None else self._bounded.sock
-        return sock
-
     def close(self) -> None:
         """Read what is left, up to a bound."""
         if self._send_bound is not None:
@@ -194,13 +120,106 @@ class GunicornBody(RequestBody):
         """Read no more, and let gunicorn find that the connection cannot be used again.
 
         Before the next request gunicorn reads the last one's body to its end. Where that end is not known,
-        this has to fail, or the rest of the body would be taken for a request. If the response has not
-        begun, its head says that the connection closes (RFC 9112, section 9.6).
+        this has to fail, or the rest of the body would be taken for a request.
         """
         self._end()
-        if self._chunks is not None:
-            self._input.reader.req.force_close()
         self._input.reader = _LostReader()
+
+
+class GunicornBody(_Http1Body):
+    """A body of known length under gunicorn's HTTP/1.1: its reader takes an exact read."""
+
+    def __init__(self, stream: Any, length: int, ahead: bytes = b"") -> None:
+        """Read ``length`` bytes: those that others have read ``ahead``, and the rest below ``stream``."""
+        self._input = stream
+        self._reader = stream.reader
+        self._ahead = ahead
+        self._remaining = length
+        self.length: int | None = length
+        if not length:
+            self.is_read = True
+
+    def read(self, size: int) -> bytes:
+        """Return ``size`` bytes, fewer at the end.
+
+        Raises:
+            ConnectError: The client has left, or the deadline has passed.
+        """
+        if self.is_read:
+            return b""
+        remaining = self._remaining
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+        else:
+            try:
+                data = self._reader.read(size if size < remaining else remaining)
+            except TimeoutError as error:
+                # It goes on where it was.
+                raise lost(None) if self._deadline is None else deadline_exceeded() from error
+            except OSError as error:
+                self._give_up()
+                raise lost(self._deadline) from error
+            if not data:
+                self._give_up()
+                raise lost(self._deadline)
+        self._remaining = remaining - len(data)
+        if not self._remaining:
+            self._end()
+        return data
+
+
+class GunicornChunkedBody(_Http1Body):
+    """A body in chunks under gunicorn's HTTP/1.1: its reader's parser yields each piece when it arrives."""
+
+    def __init__(self, stream: Any) -> None:
+        """Read below ``stream``, gunicorn's own ``wsgi.input``."""
+        self._input = stream
+        self._reader = reader = stream.reader
+        self._chunks: Iterator[bytes] = iter(reader.parser or ())
+        # What a middleware has read ahead waits in the buffer of the input, or in that of the reader.
+        self._ahead: bytes = b"".join(
+            source.read(buffered) for source in (stream, reader) if (buffered := source.buf.tell())
+        )
+
+    @property
+    def _unreader(self) -> Any:
+        return self._reader.req.unreader
+
+    def is_consumed(self) -> bool:
+        """Tell whether the body was read to its end by others."""
+        return self._reader.parser is None and not self._ahead
+
+    def read(self, size: int) -> bytes:
+        """Return what has arrived, whatever ``size``.
+
+        Raises:
+            ConnectError: The client has left, its chunks are malformed, or the deadline has passed.
+        """
+        if self.is_read:
+            return b""
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            return data
+        try:
+            # A piece is empty where a chunk's size came without its data.
+            data = next(filter(None, self._chunks), b"")
+        except TimeoutError as error:
+            self._give_up()  # a parser that has failed does not go on
+            raise lost(None) if self._deadline is None else deadline_exceeded() from error
+        except Exception as error:  # gunicorn has a class of its own for each way to be malformed
+            self._give_up()
+            raise lost(self._deadline) if _is_cut_off(error) else malformed() from error
+        if not data:
+            self._end()
+        return data
+
+    def _give_up(self) -> None:
+        """Read no more, on a connection that cannot be used again.
+
+        If the response has not begun, its head says that it closes (RFC 9112, section 9.6).
+        """
+        super()._give_up()
+        self._reader.req.force_close()
 
 
 def _is_cut_off(error: Exception) -> bool:

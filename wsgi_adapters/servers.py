@@ -24,7 +24,7 @@ from wsgi_adapters.body import (
     UwsgiChunkedBody,
     has_left,
 )
-from wsgi_adapters.gunicorn import GunicornBody, GunicornHttp2Body
+from wsgi_adapters.gunicorn import GunicornBody, GunicornChunkedBody, GunicornHttp2Body
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -50,8 +50,19 @@ _openers: dict[type[object], _Opener] = {}
 
 
 def _open_gunicorn(environ: WSGIEnvironment, stream: Any) -> RequestBody:
-    body = GunicornBody(stream)
-    return ConsumedBody() if body.is_consumed(_content_length(environ)) else body
+    length: int | None = getattr(stream.reader, "length", None)
+    if length is None:
+        chunked = GunicornChunkedBody(stream)
+        return ConsumedBody() if chunked.is_consumed() else chunked
+    if str(length) == environ.get("CONTENT_LENGTH"):
+        return GunicornBody(stream, length)
+    # What a middleware has read ahead waits in the buffer of the input.
+    ahead: bytes = stream.read(stream.buf.tell())
+    length += len(ahead)
+    announced = _content_length(environ)
+    if announced is not None and length < announced:
+        return ConsumedBody()
+    return GunicornBody(stream, length, ahead)
 
 
 def _open_gunicorn_http2(environ: WSGIEnvironment, stream: Any) -> RequestBody:
