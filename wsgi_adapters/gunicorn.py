@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from urllib3.util.wait import wait_for_read
 
@@ -21,12 +21,16 @@ from connect_sync.http import READ_SIZE
 from wsgi_adapters.body import (
     DRAIN_MAX_MS,
     SEND_GRACE_MS,
+    UNHURRIED_BYTES,
     RequestBody,
     consumed,
     has_left,
     lost,
     malformed,
 )
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
 
 _HTTP2_END_MS = 100
 """For how long the end of a response over HTTP/2 waits for that of its request: it delays an early answer."""
@@ -80,6 +84,13 @@ class _Http1Body(RequestBody):
             self._unreader.sock = self._bounded
         else:
             self._bounded.deadline = deadline
+
+    def join_head(self, start_response: StartResponse) -> None:
+        """Let the head of the response leave together with the first chunk."""
+        response: Any = getattr(start_response, "__self__", None)
+        # A middleware may have a start_response of its own, and with it another head.
+        if type(response).__module__ == "gunicorn.http.wsgi":
+            response.sock = _HeadHolder(response)
 
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Return an iterator over the chunks, until the client has left.
@@ -491,6 +502,43 @@ class _BoundedSocket:
     def restore(self) -> socket.socket:
         self.sock.settimeout(self._timeout)
         return self.sock
+
+
+class _HeadHolder:
+    """The socket of a response until its head has left, which it does together with the first chunk.
+
+    gunicorn sends the head when there is a chunk, but by a send of its own. Each send lets another thread of
+    the worker have Python's lock, which costs more than the send itself, and makes a packet of its own.
+    """
+
+    __slots__ = ("_head", "_response", "_sock", "_status")
+
+    def __init__(self, response: Any) -> None:
+        """Hold the head of ``response``, which has a body."""
+        self._response = response
+        self._sock: socket.socket = response.sock
+        self._status: str = response.status
+        self._head = b""
+
+    def sendall(self, data: bytes) -> None:
+        """Keep the head, or send it with the first chunk, after which the response has its socket back."""
+        if not self._head and self._response.status is self._status:
+            self._head = data
+        elif len(data) <= UNHURRIED_BYTES:
+            self._response.sock = self._sock
+            self._sock.sendall(self._head + data)
+        else:
+            self._release().sendall(data)
+
+    def _release(self) -> socket.socket:
+        """Send the head on its own, and give the response its socket back."""
+        self._response.sock = self._sock
+        self._sock.sendall(self._head)
+        return self._sock
+
+    def __getattr__(self, name: str) -> Any:
+        """Leave all but sends to the socket, behind the head."""
+        return getattr(self._release(), name)
 
 
 class _LostReader:

@@ -1,0 +1,229 @@
+"""The sends that a response takes under gunicorn: of its gthread worker, in this thread."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from connect_sync import Code, ConnectError, Method, RequestContext
+from connect_sync.http import READ_SIZE
+from tests.support import END, SERVER_STREAM, SERVICE, UNARY, envelope, envelopes, proto, split, text
+from wsgi_adapters import ConnectWSGIApplication
+from wsgi_adapters.body import UNHURRIED_BYTES
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+ADDRESS = ("127.0.0.1", 5000)
+LARGE = UNHURRIED_BYTES + 1
+
+
+class Unit:
+    def unary(self, request: StringValue, ctx: RequestContext) -> StringValue:
+        if request.value == "fail":
+            raise ConnectError(Code.NOT_FOUND, "as told")
+        return text("x" * LARGE) if request.value == "grow" else request
+
+    def expand(self, request: StringValue, ctx: RequestContext) -> Iterator[StringValue]:
+        return split(request, ctx)
+
+
+class UnitApplication(ConnectWSGIApplication[Unit]):
+    path = f"/{SERVICE}"
+    methods: ClassVar = {"unary": UNARY, "expand": SERVER_STREAM}
+
+
+application = UnitApplication(Unit())
+
+
+class Settings(BaseApplication):
+    """gunicorn's settings, as they are where nothing is said."""
+
+    def load_config(self) -> None:
+        pass
+
+    def load(self) -> Any:
+        raise NotImplementedError
+
+
+class Sender(socket.socket):
+    """A socket that keeps what each send was given."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(fileno=sock.detach())
+        self.sent: list[bytes] = []
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
+        self.sent.append(bytes(data))
+        super().sendall(data, flags)
+
+
+class Connection:
+    """A connection between a client and a worker."""
+
+    def __init__(self, worker: ThreadWorker, client: socket.socket, server: Sender) -> None:
+        self._worker = worker
+        self._client = client
+        self._server = server
+        self._connection: Any = TConn(worker.cfg, server, ADDRESS, ADDRESS)
+        self._connection.data_ready = True
+
+    def sends(
+        self,
+        method: Method[Any, Any],
+        content_type: str,
+        body: bytes,
+        http: str = "HTTP/1.1",
+        is_kept: bool = True,
+    ) -> list[bytes]:
+        """Have a request answered, and return what each send was given."""
+        del self._server.sent[:]
+        self._client.sendall(
+            f"POST {method.path} {http}\r\nhost: unit.test\r\ncontent-type: {content_type}\r\n"
+            f"content-length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        assert bool(self._worker.handle(self._connection)) == is_kept
+        return self._server.sent
+
+    def received(self) -> bytes:
+        """Return what has arrived at the client."""
+        return self._client.recv(READ_SIZE)
+
+
+Connect = Callable[..., Connection]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Return what connects to a worker with an application."""
+    settings = Settings()
+    worker = ThreadWorker(1, os.getppid(), [], settings, 30, settings.cfg, Logger(settings.cfg))
+    client, server = socket.socketpair()
+    with closing(worker.tmp), client, Sender(server) as sender:
+
+        def connect(wsgi: WSGIApplication = application) -> Connection:
+            worker.wsgi = cast(Any, wsgi)  # its stub has other types for the same
+            return Connection(worker, client, sender)
+
+        yield connect
+
+
+def test_unary_response_takes_one_send(connect: Connect) -> None:
+    (whole,) = connect().sends(UNARY, "application/proto", proto("Jane"))
+    head, _, body = whole.partition(b"\r\n\r\n")
+
+    assert (head.splitlines()[0], body) == (b"HTTP/1.1 200 OK", proto("Jane"))
+
+
+@pytest.mark.parametrize(
+    ("content_type", "wrap"),
+    [("application/proto", lambda payload: payload), ("application/grpc-web+proto", envelope)],
+)
+def test_failure_takes_one_send(connect: Connect, content_type: str, wrap: Callable[[bytes], bytes]) -> None:
+    (whole,) = connect().sends(UNARY, content_type, wrap(proto("fail")))
+
+    assert b"as told" in whole
+
+
+def test_each_response_of_a_kept_connection_takes_one_send(connect: Connect) -> None:
+    connection = connect()
+
+    for name in ("anna", "bert"):
+        (whole,) = connection.sends(UNARY, "application/proto", proto(name))
+        assert whole.endswith(proto(name))
+
+
+def test_response_with_an_empty_message_is_its_head(connect: Connect) -> None:
+    (head,) = connect().sends(UNARY, "application/proto", b"")
+
+    assert (head[-4:], b"content-length: 0\r\n" in head) == (b"\r\n\r\n", True)
+
+
+def test_large_body_is_not_copied_behind_its_head(connect: Connect) -> None:
+    head, body = connect().sends(UNARY, "application/proto", proto("grow"))
+
+    assert (head[-4:], body) == (b"\r\n\r\n", proto("x" * LARGE))
+
+
+def test_head_of_a_stream_leaves_with_the_first_message(connect: Connect) -> None:
+    first, second, end, last = connect().sends(
+        SERVER_STREAM, "application/connect+proto", envelope(proto("a,b"))
+    )
+
+    assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert [first.partition(b"\r\n\r\n")[2], second, end, last] == [
+        *(b"%x\r\n%b\r\n" % (len(data), data) for data in (*map(envelope, map(proto, "ab")), END_OF_STREAM)),
+        b"0\r\n\r\n",
+    ]
+
+
+END_OF_STREAM = envelope(b"{}", END)
+
+
+def test_stream_without_chunks_leaves_at_once(connect: Connect) -> None:
+    first, second, end = connect().sends(
+        SERVER_STREAM, "application/connect+proto", envelope(proto("a,b")), "HTTP/1.0", is_kept=False
+    )
+    head, _, message = first.partition(b"\r\n\r\n")
+
+    assert b"Connection: close" in head
+    assert [message, second, end] == [envelopes("a"), envelopes("b"), END_OF_STREAM]
+
+
+# What stands between gunicorn and the application
+
+
+def test_middleware_adds_to_the_head(connect: Connect) -> None:
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
+            return start_response(status, [*headers, ("added", "1")])
+
+        return application(environ, start)
+
+    assert b"added: 1" in b"".join(connect(middleware).sends(UNARY, "application/proto", proto("Jane")))
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "503 Service Unavailable"])
+@pytest.mark.parametrize("chunks", [(), (b"",)])
+def test_response_in_place_of_the_applications_is_not_held(
+    connect: Connect, status: str, chunks: tuple[bytes, ...]
+) -> None:
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        application(environ, start_response)
+        try:
+            raise ValueError("the answer is of no use")
+        except ValueError:
+            start_response(status, [("content-length", "0")], sys.exc_info())
+        return chunks
+
+    sent = connect(middleware).sends(UNARY, "application/proto", proto("Jane"))
+
+    assert b"".join(sent).startswith(f"HTTP/1.1 {status}\r\n".encode())
+
+
+def test_file_in_place_of_the_body_comes_behind_the_head(connect: Connect, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(proto("Mary"))
+
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        application(environ, start_response)
+        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file.open("rb"))
+        return wrapped
+
+    connection = connect(middleware)
+    (head,) = connection.sends(UNARY, "application/proto", proto("Jane"))
+
+    assert connection.received() == head + proto("Mary")
