@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from benchmark.v1.benchmark_pb2 import Message
+from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.unreader import IterUnreader
 
 from tests.benchmarks.service import PAYLOAD, SERVICE, wrap
 
@@ -25,7 +27,14 @@ _ACCEPTED = dict.fromkeys(
 )
 
 
-def environ(path: str, content_type: str, body: bytes, *, accepting: bool = False) -> WSGIEnvironment:
+def environ(
+    path: str,
+    content_type: str,
+    body: bytes,
+    *,
+    accepting: bool = False,
+    make_input: Callable[[bytes], Any] = io.BytesIO,
+) -> WSGIEnvironment:
     """Return the environ of a request, as servers make it, perhaps of one that takes compressed responses."""
     return {
         "REQUEST_METHOD": "POST",
@@ -44,7 +53,7 @@ def environ(path: str, content_type: str, body: bytes, *, accepting: bool = Fals
         "SERVER_PROTOCOL": "HTTP/1.1",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(body),
+        "wsgi.input": make_input(body),
         "wsgi.errors": io.StringIO(),
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
@@ -57,11 +66,14 @@ def ignore_head(status: str, headers: list[tuple[str, str]], exc_info: Any = Non
     """Stand for a server's start_response."""
 
 
-def run(
-    application: WSGIApplication, path: str, content_type: str, body: bytes, *, accepting: bool = False
-) -> None:
-    """Serve one request to its end."""
-    chunks = application(environ(path, content_type, body, accepting=accepting), ignore_head)
+def gunicorn_input(body: bytes) -> Any:
+    """Return what gunicorn has for the input of a request whose body it has received."""
+    return Body(LengthReader(IterUnreader([body]), len(body)))
+
+
+def run(application: WSGIApplication, path: str, content_type: str, body: bytes, **options: Any) -> None:
+    """Serve one request to its end, with the options of `environ`."""
+    chunks = application(environ(path, content_type, body, **options), ignore_head)
     for _ in chunks:
         pass
     close = getattr(chunks, "close", None)

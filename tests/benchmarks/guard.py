@@ -31,7 +31,7 @@ from urllib3.connection import HTTPConnection
 from connect_sync import ConnectClient
 from connect_sync.client import Lifetime
 from connect_sync.http import Request, Response
-from tests.benchmarks.calls import STREAM_LENGTH, ours, response, run
+from tests.benchmarks.calls import STREAM_LENGTH, gunicorn_input, ours, response, run
 from tests.benchmarks.server import end_on_sigterm
 from tests.benchmarks.service import ECHO, MESSAGE, app, bare
 
@@ -117,6 +117,11 @@ _PATHS: Mapping[str, tuple[Callable[[], object], Callable[[], object], int]] = {
     "server, unary": (
         partial(run, app, *ours.unary, accepting=True),
         partial(run, bare.unary, *ours.unary),
+        _CALLS,
+    ),
+    "server, unary, from gunicorn's input": (
+        partial(run, app, *ours.unary, accepting=True, make_input=gunicorn_input),
+        partial(run, bare.unary, *ours.unary, make_input=gunicorn_input),
         _CALLS,
     ),
     "server, unary, gRPC-Web": (
