@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from urllib3.util.wait import wait_for_read
 
@@ -56,14 +56,35 @@ class _Http1Body(RequestBody):
     on every receive.
     """
 
-    # Defaults of the class spare each call their assignments.
-    is_read = False
-    _deadline: Deadline | None = None
-    _bounded: _BoundedSocket | None = None
-    _send_bound: tuple[socket.socket, float | None] | None = None
+    __slots__ = (
+        "_ahead",
+        "_bounded",
+        "_deadline",
+        "_input",
+        "_reader",
+        "_remaining",
+        "_send_bound",
+        "is_read",
+        "length",
+    )
 
-    _input: Any
-    _reader: Any
+    is_read: bool
+    length: int | None
+
+    def __init__(self, stream: Any, length: int | None, ahead: bytes = b"") -> None:
+        """Read what others have read ``ahead``, and the rest below ``stream``, gunicorn's ``wsgi.input``.
+
+        Of a known ``length``, both are a part.
+        """
+        self._input = stream
+        self._reader = stream.reader
+        self._ahead = ahead
+        self.length = length
+        self._remaining = length or 0
+        self.is_read = length == 0
+        self._deadline: Deadline | None = None
+        self._bounded: _BoundedSocket | None = None
+        self._send_bound: tuple[socket.socket, float | None] | None = None
 
     @property
     def _unreader(self) -> Any:
@@ -140,15 +161,7 @@ class _Http1Body(RequestBody):
 class GunicornBody(_Http1Body):
     """A body of known length under gunicorn's HTTP/1.1: its reader takes an exact read."""
 
-    def __init__(self, stream: Any, length: int, ahead: bytes = b"") -> None:
-        """Read ``length`` bytes: those that others have read ``ahead``, and the rest below ``stream``."""
-        self._input = stream
-        self._reader = stream.reader
-        self._ahead = ahead
-        self._remaining = length
-        self.length: int | None = length
-        if not length:
-            self.is_read = True
+    __slots__ = ()
 
     def read(self, size: int) -> bytes:
         """Return ``size`` bytes, fewer at the end.
@@ -182,23 +195,11 @@ class GunicornBody(_Http1Body):
 class GunicornChunkedBody(_Http1Body):
     """A body in chunks under gunicorn's HTTP/1.1: its reader's parser yields each piece when it arrives."""
 
-    def __init__(self, stream: Any) -> None:
-        """Read below ``stream``, gunicorn's own ``wsgi.input``."""
-        self._input = stream
-        self._reader = reader = stream.reader
-        self._chunks: Iterator[bytes] = iter(reader.parser or ())
-        # What a middleware has read ahead waits in the buffer of the input, or in that of the reader.
-        self._ahead: bytes = b"".join(
-            source.read(buffered) for source in (stream, reader) if (buffered := source.buf.tell())
-        )
+    __slots__ = ()
 
     @property
     def _unreader(self) -> Any:
         return self._reader.req.unreader
-
-    def is_consumed(self) -> bool:
-        """Tell whether the body was read to its end by others."""
-        return self._reader.parser is None and not self._ahead
 
     def read(self, size: int) -> bytes:
         """Return what has arrived, whatever ``size``.
@@ -213,7 +214,7 @@ class GunicornChunkedBody(_Http1Body):
             return data
         try:
             # A piece is empty where a chunk's size came without its data.
-            data = next(filter(None, self._chunks), b"")
+            data = next(filter(None, self._reader.parser or ()), b"")
         except TimeoutError as error:
             self._give_up()  # a parser that has failed does not go on
             raise lost(None) if self._deadline is None else deadline_exceeded() from error
@@ -530,15 +531,15 @@ class _HeadHolder:
         else:
             self._release().sendall(data)
 
+    def sendfile(self, file: IO[bytes], **options: Any) -> int:
+        """Send a file, which a middleware has put in place of the body, behind the head."""
+        return self._release().sendfile(file, **options)
+
     def _release(self) -> socket.socket:
         """Send the head on its own, and give the response its socket back."""
         self._response.sock = self._sock
         self._sock.sendall(self._head)
         return self._sock
-
-    def __getattr__(self, name: str) -> Any:
-        """Leave all but sends to the socket, behind the head."""
-        return getattr(self._release(), name)
 
 
 class _LostReader:

@@ -50,14 +50,17 @@ _openers: dict[type[object], _Opener] = {}
 
 
 def _open_gunicorn(environ: WSGIEnvironment, stream: Any) -> RequestBody:
-    length: int | None = getattr(stream.reader, "length", None)
-    if length is None:
-        chunked = GunicornChunkedBody(stream)
-        return ConsumedBody() if chunked.is_consumed() else chunked
-    if str(length) == environ.get("CONTENT_LENGTH"):
+    reader = stream.reader
+    length: int | None = getattr(reader, "length", None)
+    if length is not None and str(length) == environ.get("CONTENT_LENGTH"):
         return GunicornBody(stream, length)
-    # What a middleware has read ahead waits in the buffer of the input.
+    # What a middleware has read ahead waits in the buffer of the input, or in that of the reader of chunks.
     ahead: bytes = stream.read(stream.buf.tell())
+    if length is None:
+        ahead += reader.read(reader.buf.tell())
+        if reader.parser is None and not ahead:
+            return ConsumedBody()
+        return GunicornChunkedBody(stream, None, ahead)
     length += len(ahead)
     announced = _content_length(environ)
     if announced is not None and length < announced:
