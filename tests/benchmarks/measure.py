@@ -54,14 +54,14 @@ def in_rounds(cases: Mapping[_KeyT, Callable[[], _ResultT]], rounds: int) -> dic
 
 
 @contextmanager
-def on_core(index: int) -> Iterator[None]:
-    """Keep this thread, and the processes that it starts within, on one core.
+def on_core(index: int | None) -> Iterator[None]:
+    """Keep this thread, and the processes that it starts within, on one core; on any, for None.
 
     Where threads of one interpreter, or a client and its server, change between cores, much of the time is
     that of waking a core up, and how much changes from minute to minute.
     """
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {_CORES[index % len(_CORES)]})
+    os.sched_setaffinity(0, before if index is None else {_CORES[index % len(_CORES)]})
     try:
         yield
     finally:

@@ -62,11 +62,11 @@ class Point(NamedTuple):
 
 def measure(seconds: int, rounds: int) -> list[Point]:
     """Load each server by each number of connections."""
-    with http1_servers(_THREADS) as servers, on_core(0), grpc_peer.serving(_THREADS) as port:
+    with http1_servers(_THREADS, 0) as servers, on_core(0), grpc_peer.serving(_THREADS) as port:
         generators = {name: partial(h2load, *server, is_http1=True) for name, server in servers.items()}
         generators[_GRPC] = partial(h2load, port, is_grpc=True)
         cases = {
-            (name, connections): partial(load, connections=connections, seconds=seconds)
+            (name, connections): partial(load, connections=connections, seconds=seconds, core=1)
             for connections in _CONNECTIONS
             for name, load in generators.items()
         }

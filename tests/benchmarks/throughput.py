@@ -1,7 +1,8 @@
 """Throughput under gunicorn, by load generators: wrk over HTTP/1.1, h2load over HTTP/2.
 
-All servers run at once, on one core, and are loaded in turn from another. It needs ``apt-get install wrk
-nghttp2-client``.
+All servers run at once and are loaded in turn: on any cores, as a site leaves them, and then on one core from
+another. They start several times, as a process is faster or slower, for as long as it lives, by where its
+memory happens to lie. It needs ``apt-get install wrk nghttp2-client``.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import quantiles
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.benchmarks import grpc_peer, peer
 from tests.benchmarks.measure import against, in_rounds, on_core, print_table
@@ -27,7 +28,7 @@ from tests.benchmarks.service import ECHO, MESSAGE, wrap
 _GUNICORN = ("--worker-class=gthread", "--http-parser=fast")
 
 
-def wrk(port: int, path: str, *, connections: int, seconds: int) -> float:
+def wrk(port: int, path: str, *, connections: int, seconds: int, core: int | None = None) -> float:
     """Load a server over HTTP/1.1, each connection with one request at a time; return requests a second."""
     body = "".join(f"\\{byte:03d}" for byte in MESSAGE.SerializeToString())
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
@@ -39,7 +40,8 @@ def wrk(port: int, path: str, *, connections: int, seconds: int) -> float:
             [
                 *("wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s"),
                 *(f"--script={script.name}", f"http://127.0.0.1:{port}{path}"),
-            ]
+            ],
+            core,
         )
     assert "Non-2xx" not in output, output
     assert "Socket errors" not in output, output
@@ -63,6 +65,7 @@ def h2load(
     *,
     connections: int,
     seconds: int,
+    core: int | None = None,
     is_http1: bool = False,
     is_grpc: bool = False,
 ) -> Load:
@@ -82,7 +85,8 @@ def h2load(
                 *(f"--data={data}", f"--log-file={log}", *(f"--header={header}" for header in headers)),
                 *(["--h1"] if is_http1 else []),
                 f"http://127.0.0.1:{port}{path}",
-            ]
+            ],
+            core,
         )
         requests = [line.split() for line in log.read_text().splitlines()]
     done = int(_find(r"(\d+) done, ", output))
@@ -94,9 +98,9 @@ def h2load(
     return Load(float(_find(r"finished in .*, ([\d.]+) req/s", output)), percentiles[49], percentiles[98])
 
 
-def _run(command: list[str]) -> str:
+def _run(command: list[str], core: int | None) -> str:
     """Run a load generator, and return what it prints."""
-    with on_core(1):
+    with on_core(core):
         return subprocess.run(command, capture_output=True, check=True, text=True).stdout
 
 
@@ -114,11 +118,11 @@ def check_programs(*names: str) -> None:
 
 
 @contextmanager
-def http1_servers(threads: int) -> Iterator[dict[str, tuple[int, str]]]:
+def http1_servers(threads: int, core: int | None) -> Iterator[dict[str, tuple[int, str]]]:
     """Run gunicorns, and yield the port of each, and the path that it is called at."""
     with ExitStack() as stack:
         servers = {}
-        with on_core(0):
+        with on_core(core):
             for name, application, path in (
                 ("bare function", "service:bare_unary", ECHO),
                 ("connect-sync", "service:app", ECHO),
@@ -130,52 +134,65 @@ def http1_servers(threads: int) -> Iterator[dict[str, tuple[int, str]]]:
 
 
 @contextmanager
-def http2_servers(threads: int) -> Iterator[dict[str, Callable[..., Load]]]:
+def _http1_loads(threads: int, core: int | None) -> Iterator[dict[str, Callable[..., float]]]:
+    with http1_servers(threads, core) as servers:
+        yield {name: partial(wrk, *server) for name, server in servers.items()}
+
+
+@contextmanager
+def _http2_loads(threads: int, core: int | None) -> Iterator[dict[str, Callable[..., float]]]:
     """Run gunicorns and a server of grpcio's, and yield what loads each."""
     options = (
         *(*_GUNICORN, f"--threads={threads}"),
         *("--http-protocols=h2,h1", "--http2-cleartext=prior-knowledge"),
     )
     with (
-        on_core(0),
+        on_core(core),
         serving("service:bare_unary", *options) as bare,
         serving("service:app", *options) as ours,
         serving("peer:app", *options) as theirs,
         grpc_peer.serving(threads) as grpc,
     ):
         yield {
-            "bare function under gunicorn": partial(h2load, bare.port),
-            "connect-sync": partial(h2load, ours.port),
-            "connect-sync, gRPC": partial(h2load, ours.port, is_grpc=True),
-            "connectrpc": partial(h2load, theirs.port, f"{peer.SERVICE}/Echo"),
-            "grpcio's server, gRPC": partial(h2load, grpc, is_grpc=True),
+            "bare function under gunicorn": partial(_h2load_rate, bare.port),
+            "connect-sync": partial(_h2load_rate, ours.port),
+            "connect-sync, gRPC": partial(_h2load_rate, ours.port, is_grpc=True),
+            "connectrpc": partial(_h2load_rate, theirs.port, f"{peer.SERVICE}/Echo"),
+            "grpcio's server, gRPC": partial(_h2load_rate, grpc, is_grpc=True),
         }
 
 
+def _h2load_rate(*arguments: Any, **options: Any) -> float:
+    return h2load(*arguments, **options).rate
+
+
 def main() -> None:
-    """Print a table for HTTP/1.1, and one for HTTP/2."""
+    """Print a table for HTTP/1.1 and one for HTTP/2, on any cores and on one."""
     parser = argparse.ArgumentParser(description="Measure throughput under gunicorn.")
     parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument("--seconds", type=int, default=3, help="of each load")
-    parser.add_argument("--rounds", type=int, default=7, help="two at least")
+    parser.add_argument("--seconds", type=int, default=2, help="of each load")
+    parser.add_argument("--rounds", type=int, default=3, help="between two starts")
+    parser.add_argument("--starts", type=int, default=5, help="of the servers")
     arguments = parser.parse_args()
     check_programs("wrk", "h2load")
-    connections, rounds = arguments.connections, arguments.rounds
-    load = {"connections": connections, "seconds": arguments.seconds}
-    # Each server has as many threads as connections: over HTTP/2, gunicorn gives each connection one for as
-    # long as it is open, and further connections wait.
-    with http1_servers(connections) as servers:
-        http1 = {name: partial(wrk, *server, **load) for name, server in servers.items()}
-        in_rounds(http1, 1)  # to warm up
-        _show(f"Throughput over HTTP/1.1, {connections} connections", in_rounds(http1, rounds))
-    with http2_servers(connections) as loads:
-        http2 = in_rounds({name: partial(call, **load) for name, call in loads.items()}, rounds)
-    rates = {name: [measured.rate for measured in values] for name, values in http2.items()}
-    _show(f"Throughput over HTTP/2, {connections} connections", rates)
-
-
-def _show(title: str, rates: Mapping[str, list[float]]) -> None:
-    print_table(title, "requests/s", against(next(iter(rates)), rates), is_rate=True)
+    for where, core, from_core in (("any cores", None, None), ("one core, from another", 0, 1)):
+        for version, serve in (("HTTP/1.1", _http1_loads), ("HTTP/2", _http2_loads)):
+            rates: dict[str, list[float]] = {}
+            for _ in range(arguments.starts):
+                # Each server has as many threads as connections: over HTTP/2, gunicorn gives each
+                # connection one for as long as it is open, and further connections wait.
+                with serve(arguments.connections, core) as loads:
+                    options = {
+                        "connections": arguments.connections,
+                        "seconds": arguments.seconds,
+                        "core": from_core,
+                    }
+                    cases = {name: partial(load, **options) for name, load in loads.items()}
+                    in_rounds(cases, 1)  # to warm up
+                    for name, values in in_rounds(cases, arguments.rounds).items():
+                        rates.setdefault(name, []).extend(values)
+            title = f"Throughput over {version}, {arguments.connections} connections, on {where}"
+            print_table(title, "requests/s", against(next(iter(rates)), rates), is_rate=True)
 
 
 if __name__ == "__main__":
