@@ -16,8 +16,9 @@ HeadersInput: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 """What callers may pass where headers are wanted: a mapping, or pairs of name and value."""
 
 FourNames: TypeAlias = tuple[str, str, str, str]
-"""As many as a protocol's requests have, so that they are looked up without a loop."""
+"""The names of the headers by which a protocol frames its requests: with just four, no loop is needed."""
 FourValues: TypeAlias = "tuple[str | None, str | None, str | None, str | None]"
+"""Their values, None for those that are not there."""
 
 _DefaultT = TypeVar("_DefaultT")
 

@@ -196,22 +196,25 @@ class EnvironHeaders(Headers):
 
     def get_four(self, names: FourNames) -> FourValues:
         """Return what ``get`` returns for each of ``names``: content type and length are none of them."""
-        if self._environ is None:
+        environ = self._environ
+        if environ is None:
             return super().get_four(names)
-        get = self._environ.get
+        get = environ.get
         first, second, third, fourth = _environ_keys_of_four[names]
         return get(first), get(second), get(third), get(fourth)
 
     @property
     def _values(self) -> dict[str, list[str]]:  # type: ignore[override]
         """The parsed values, in place of the slot of `Headers`: they are made when somebody asks for them."""
-        if self._environ is not None:
-            self._parsed: dict[str, list[str]] = {}
-            for key, value in self._environ.items():
+        environ = self._environ
+        if environ is not None:
+            values = {}
+            for key, value in environ.items():
                 if key.startswith("HTTP_"):
-                    self._parsed[key[5:].lower().replace("_", "-")] = [value]
+                    values[key[5:].lower().replace("_", "-")] = [value]
                 elif value and key in _UNPREFIXED:
-                    self._parsed[key.lower().replace("_", "-")] = [value]
+                    values[key.lower().replace("_", "-")] = [value]
+            self._parsed: dict[str, list[str]] = values
             self._environ = None
         return self._parsed
 

@@ -51,7 +51,7 @@ class WireProtocol(ABC):
     version: str = ""
     """The header that tells the protocol's version, where it has one."""
     known_version: str = ""
-    """The only version that there is."""
+    """The only version that there is, where it has one."""
 
     def __init__(self) -> None:
         """Make the one instance that there is of a protocol."""
@@ -83,7 +83,7 @@ class WireProtocol(ABC):
                 ``unimplemented`` for a compression that is not among ``compressions``.
         """
         version, timeout, encoding, accept = headers.get_four(self._names)
-        if version is not None and version != self.known_version:
+        if version is not None and version != self.known_version and self.version:
             raise ConnectError(
                 Code.INVALID_ARGUMENT,
                 f"{self.version} is {version!r}: only {self.known_version} is known",
