@@ -345,6 +345,24 @@ def test_what_a_middleware_has_read_ahead_of_chunks_is_read_first() -> None:
     assert b"".join(body) == b"cdefghi"
 
 
+@pytest.mark.parametrize("data", [b"abcdef\nghi", b"abcdef\n" + b"x" * 3000])
+def test_what_is_left_of_chunks_behind_a_line_is_read(data: bytes) -> None:
+    connection = Connection(chunk(data), LAST)
+    assert connection.input.readline() == b"abcdef\n"
+    body = open_body(environ_of(connection.input, HTTP_TRANSFER_ENCODING="chunked"))
+
+    assert b"".join(body) == data.removeprefix(b"abcdef\n")
+
+
+@pytest.mark.parametrize("announced", ["4", "0"])
+def test_what_a_middleware_leaves_of_a_body_of_known_length_is_read(announced: str) -> None:
+    connection = Connection(b"abcdefg", length=7)
+    connection.input.read(3)
+    body = open_body(environ_of(connection.input, CONTENT_LENGTH=announced))
+
+    assert (body.length, b"".join(body)) == (4, b"defg")
+
+
 @pytest.mark.parametrize("read", [1, 3, -1])
 def test_body_of_known_length_that_a_middleware_has_read_is_not_taken_for_an_empty_one(read: int) -> None:
     connection = Connection(b"abc", length=3)

@@ -52,20 +52,20 @@ _openers: dict[type[object], _Opener] = {}
 def _open_gunicorn(environ: WSGIEnvironment, stream: Any) -> RequestBody:
     reader = stream.reader
     length: int | None = getattr(reader, "length", None)
-    if length is not None and str(length) == environ.get("CONTENT_LENGTH"):
-        return GunicornBody(stream, length)
     # What a middleware has read ahead waits in the buffer of the input, or in that of the reader of chunks.
-    ahead: bytes = stream.read(stream.buf.tell())
+    buffered: int = stream.buf.tell()
     if length is None:
-        ahead += reader.read(reader.buf.tell())
+        ahead: bytes = stream.read(buffered) + reader.read(reader.buf.tell())
         if reader.parser is None and not ahead:
             return ConsumedBody()
         return GunicornChunkedBody(stream, None, ahead)
-    length += len(ahead)
+    if not buffered and str(length) == environ.get("CONTENT_LENGTH"):
+        return GunicornBody(stream, length)
     announced = _content_length(environ)
+    length += buffered
     if announced is not None and length < announced:
         return ConsumedBody()
-    return GunicornBody(stream, length, ahead)
+    return GunicornBody(stream, length, stream.read(buffered))
 
 
 def _open_gunicorn_http2(environ: WSGIEnvironment, stream: Any) -> RequestBody:
