@@ -37,7 +37,9 @@ class Unit:
         return text("x" * LARGE) if request.value == "grow" else request
 
     def expand(self, request: StringValue, ctx: RequestContext) -> Iterator[StringValue]:
-        return split(request, ctx)
+        if request.value == "grow":
+            yield text("x" * LARGE)
+        yield from split(request, ctx)
 
 
 class UnitApplication(ConnectWSGIApplication[Unit]):
@@ -85,13 +87,15 @@ class Connection:
         method: Method[Any, Any],
         content_type: str,
         body: bytes,
+        *,
+        verb: str = "POST",
         http: str = "HTTP/1.1",
         is_kept: bool = True,
     ) -> list[bytes]:
         """Have a request answered, and return what each send was given."""
         del self._server.sent[:]
         self._client.sendall(
-            f"POST {method.path} {http}\r\nhost: unit.test\r\ncontent-type: {content_type}\r\n"
+            f"{verb} {method.path} {http}\r\nhost: unit.test\r\ncontent-type: {content_type}\r\n"
             f"content-length: {len(body)}\r\n\r\n".encode()
             + body
         )
@@ -165,17 +169,32 @@ def test_head_of_a_stream_leaves_with_the_first_message(connect: Connect) -> Non
 
     assert first.startswith(b"HTTP/1.1 200 OK\r\n")
     assert [first.partition(b"\r\n\r\n")[2], second, end, last] == [
-        *(b"%x\r\n%b\r\n" % (len(data), data) for data in (*map(envelope, map(proto, "ab")), END_OF_STREAM)),
+        in_chunk(envelopes("a")),
+        in_chunk(envelopes("b")),
+        in_chunk(END_OF_STREAM),
         b"0\r\n\r\n",
     ]
+
+
+def in_chunk(data: bytes) -> bytes:
+    return b"%X\r\n%b\r\n" % (len(data), data)
 
 
 END_OF_STREAM = envelope(b"{}", END)
 
 
+def test_head_of_a_stream_leaves_once_before_a_large_message(connect: Connect) -> None:
+    head, message, *others = connect().sends(
+        SERVER_STREAM, "application/connect+proto", envelope(proto("grow"))
+    )
+
+    assert (head[-4:], envelope(proto("x" * LARGE)) in message) == (b"\r\n\r\n", True)
+    assert others == [in_chunk(envelope(proto("grow"))), in_chunk(END_OF_STREAM), b"0\r\n\r\n"]
+
+
 def test_stream_without_chunks_leaves_at_once(connect: Connect) -> None:
     first, second, end = connect().sends(
-        SERVER_STREAM, "application/connect+proto", envelope(proto("a,b")), "HTTP/1.0", is_kept=False
+        SERVER_STREAM, "application/connect+proto", envelope(proto("a,b")), http="HTTP/1.0", is_kept=False
     )
     head, _, message = first.partition(b"\r\n\r\n")
 
@@ -212,6 +231,16 @@ def test_response_in_place_of_the_applications_is_not_held(
     sent = connect(middleware).sends(UNARY, "application/proto", proto("Jane"))
 
     assert b"".join(sent).startswith(f"HTTP/1.1 {status}\r\n".encode())
+
+
+def test_head_leaves_though_a_middleware_has_made_a_get_of_it(connect: Connect) -> None:
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ["REQUEST_METHOD"] = "GET"
+        return application(environ, start_response)
+
+    (head,) = connect(middleware).sends(UNARY, "application/proto", b"", verb="HEAD")
+
+    assert head.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
 
 
 def test_file_in_place_of_the_body_comes_behind_the_head(connect: Connect, tmp_path: Path) -> None:

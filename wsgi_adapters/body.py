@@ -183,6 +183,7 @@ class ServerBody(RequestBody):
     def is_done_but_for(self, size: int) -> bool:
         """Tell whether nothing is left to do but to send a response, not even to give the socket back."""
         is_bounded = self._deadline is not None and self._socket is not None
+        # As the base class has it, without a call.
         return self.is_read and size <= UNHURRIED_BYTES and not is_bounded
 
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:

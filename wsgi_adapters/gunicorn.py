@@ -74,7 +74,7 @@ class _Http1Body(RequestBody):
     def __init__(self, stream: Any, length: int | None, ahead: bytes = b"") -> None:
         """Read what others have read ``ahead``, and the rest below ``stream``, gunicorn's ``wsgi.input``.
 
-        Of a known ``length``, both are a part.
+        ``length``, where it is known, counts both.
         """
         self._input = stream
         self._reader = stream.reader
@@ -107,10 +107,14 @@ class _Http1Body(RequestBody):
             self._bounded.deadline = deadline
 
     def join_head(self, start_response: StartResponse) -> None:
-        """Let the head of the response leave together with the first chunk."""
+        """Let the head of the response leave together with the first chunk.
+
+        A middleware that yields an empty one before has the head wait for the next.
+        """
         response: Any = getattr(start_response, "__self__", None)
-        # A middleware may have a start_response of its own, and with it another head.
-        if type(response).__module__ == "gunicorn.http.wsgi":
+        # A middleware may have a start_response of its own, and with it another head; or may have made a GET
+        # of a HEAD, to which gunicorn sends no body.
+        if type(response).__module__ == "gunicorn.http.wsgi" and response.req.method != "HEAD":
             response.sock = _HeadHolder(response)
 
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
