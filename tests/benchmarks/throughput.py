@@ -171,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure throughput under gunicorn.")
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--seconds", type=int, default=2, help="of each load")
-    parser.add_argument("--rounds", type=int, default=2, help="between two starts")
+    parser.add_argument("--rounds", type=int, default=2, help="between two starts; two in all, at least")
     parser.add_argument("--starts", type=int, default=5, help="of the servers")
     arguments = parser.parse_args()
     check_programs("wrk", "h2load")
