@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -19,7 +19,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from connect_sync import Code, ConnectError, Method, RequestContext
 from connect_sync.http import READ_SIZE
 from tests.support import END, SERVER_STREAM, SERVICE, UNARY, envelope, envelopes, proto, split, text
-from wsgi_adapters import ConnectWSGIApplication
+from wsgi_adapters import ConnectWSGIApplication, CORSMiddleware
 from wsgi_adapters.body import UNHURRIED_BYTES
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class Connection:
 
 
 Connect = Callable[..., Connection]
+Header: TypeAlias = tuple[str, str]
 
 
 @pytest.fixture
@@ -205,14 +206,59 @@ def test_stream_without_chunks_leaves_at_once(connect: Connect) -> None:
 # What stands between gunicorn and the application
 
 
-def test_middleware_adds_to_the_head(connect: Connect) -> None:
+def changing(change: Callable[[str, list[Header]], tuple[str, list[Header]]]) -> WSGIApplication:
+    """Return the application with a middleware around it that changes the head of its response."""
+
     def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
-            return start_response(status, [*headers, ("added", "1")])
+        def start(status: str, headers: list[Header], exc_info: Any = None, /) -> Callable[[bytes], object]:
+            return start_response(*change(status, headers), exc_info)
 
         return application(environ, start)
 
-    assert b"added: 1" in b"".join(connect(middleware).sends(UNARY, "application/proto", proto("Jane")))
+    return middleware
+
+
+def test_response_whose_head_a_middleware_adds_to_takes_one_send(connect: Connect) -> None:
+    middleware = changing(lambda status, headers: (status, [*headers, ("added", "1")]))
+    (whole,) = connect(middleware).sends(UNARY, "application/proto", proto("Jane"))
+    head, _, body = whole.partition(b"\r\n\r\n")
+
+    assert (b"added: 1" in head, body) == (True, proto("Jane"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda status, headers: ("204 No Content", headers),
+        lambda status, headers: ("304 Not Modified", headers),
+        lambda status, headers: (status, [("content-length", "0")]),
+    ],
+    ids=["204", "304", "length 0"],
+)
+def test_head_that_a_middleware_leaves_no_body_is_not_held(
+    connect: Connect, change: Callable[[str, list[Header]], tuple[str, list[Header]]]
+) -> None:
+    (head,) = connect(changing(change)).sends(UNARY, "application/proto", proto("Jane"))
+
+    assert head.endswith(b"\r\n\r\n")
+
+
+def test_middleware_with_a_write_of_its_own_gets_what_it_asks_for(connect: Connect) -> None:
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        heads: list[tuple[str, list[Header]]] = []
+        written: list[bytes] = []
+
+        def start(status: str, headers: list[Header], exc_info: Any = None, /) -> Callable[[bytes], object]:
+            heads.append((status, headers))
+            return written.append
+
+        chunks = application(environ, start)
+        start_response(*heads[0])
+        return chunks
+
+    sent = connect(middleware).sends(UNARY, "application/proto", proto("Jane"))
+
+    assert b"".join(sent).endswith(b"\r\n\r\n" + proto("Jane"))
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "503 Service Unavailable"])
@@ -231,6 +277,15 @@ def test_response_in_place_of_the_applications_is_not_held(
     sent = connect(middleware).sends(UNARY, "application/proto", proto("Jane"))
 
     assert b"".join(sent).startswith(f"HTTP/1.1 {status}\r\n".encode())
+
+
+def test_response_to_a_page_of_another_origin_takes_one_send(connect: Connect) -> None:
+    open_to_pages = CORSMiddleware(application, allow_origins=["https://example.com"])
+    (whole,) = connect(open_to_pages).sends(
+        UNARY, "application/proto\r\norigin: https://example.com", proto("Jane")
+    )
+
+    assert b"access-control-allow-origin: https://example.com\r\n" in whole
 
 
 def test_head_leaves_though_a_middleware_has_made_a_get_of_it(connect: Connect) -> None:

@@ -108,8 +108,7 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
                     return _followed(chunks, send)
                 return _ResponseBody(chunks, body, send)
         if not isinstance(chunks, tuple):
-            start_response(_STATUS_LINES[response.status], headers)
-            body.join_head(start_response)
+            body.join_head(start_response(_STATUS_LINES[response.status], headers))
             return _ResponseBody(chunks, body)
         size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
         # A server that knows no chunks, be it of requests or of responses, ends the connection behind a
@@ -120,9 +119,9 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         # request would get (RFC 9110, section 9.3.2).
         if response.status >= 400 and environ["REQUEST_METHOD"] == "HEAD":
             chunks, size = (), 0
-        start_response(_STATUS_LINES[response.status], headers)
+        write = start_response(_STATUS_LINES[response.status], headers)
         if size:
-            body.join_head(start_response)
+            body.join_head(write)
         return chunks if body.is_done_but_for(size) else _ResponseBody(chunks, body)
 
     def _find_path(self, environ: WSGIEnvironment, path: str) -> str:

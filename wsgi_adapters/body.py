@@ -20,16 +20,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from math import ceil
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from connect_sync.chunked import read_chunk_size
 from connect_sync.code import Code
 from connect_sync.deadline import Deadline, deadline_exceeded
 from connect_sync.errors import ConnectError, MalformedError
 from connect_sync.http import READ_SIZE, Body
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse
 
 DRAIN_MAX_BYTES = 16 << 20
 """How much of an unread body is read on after the response: 16 MiB, more than sockets hold of what a client
@@ -82,10 +79,10 @@ class RequestBody(Body):
         """
         return self.is_read and size <= UNHURRIED_BYTES
 
-    def join_head(self, start_response: StartResponse) -> None:
+    def join_head(self, write: Callable[[bytes], object]) -> None:
         """Let the head of the response leave together with its first chunk, where the server can be told so.
 
-        ``start_response`` has been called, and the first chunk will not be empty.
+        ``write`` is what ``start_response`` has returned. The first chunk will not be empty.
         """
 
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:

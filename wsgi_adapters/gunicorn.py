@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import IO, Any
 
 from urllib3.util.wait import wait_for_read
 
@@ -29,9 +30,6 @@ from wsgi_adapters.body import (
     malformed,
 )
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse
-
 _HTTP2_END_MS = 100
 """For how long the end of a response over HTTP/2 waits for that of its request: it delays an early answer."""
 
@@ -43,6 +41,9 @@ _CANCEL = 0x8
 
 _NO_LIMIT = 2_000_000.0
 """Seconds, some 23 days: as long as a socket can be waited for."""
+
+_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+"""The statuses whose responses have no body (RFC 9110, section 6.4.1)."""
 
 _LEAST_TIMEOUT = 0.001
 """Seconds for a send whose time is up: 0 would mean another mode to a socket."""
@@ -106,15 +107,14 @@ class _Http1Body(RequestBody):
         else:
             self._bounded.deadline = deadline
 
-    def join_head(self, start_response: StartResponse) -> None:
+    def join_head(self, write: Callable[[bytes], object]) -> None:
         """Let the head of the response leave together with the first chunk.
 
         A middleware that yields an empty one before has the head wait for the next.
         """
-        response: Any = getattr(start_response, "__self__", None)
-        # A middleware may have a start_response of its own, and with it another head; or may have made a GET
-        # of a HEAD, to which gunicorn sends no body.
-        if type(response).__module__ == "gunicorn.http.wsgi" and response.req.method != "HEAD":
+        # A middleware may have a ``write`` of its own, and with it another response.
+        response: Any = getattr(write, "__self__", None)
+        if type(response).__module__ == "gunicorn.http.wsgi":
             response.sock = _HeadHolder(response)
 
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -516,24 +516,35 @@ class _HeadHolder:
     the worker have Python's lock, which costs more than the send itself, and makes a packet of its own.
     """
 
-    __slots__ = ("_head", "_response", "_sock", "_status")
+    __slots__ = ("_head", "_response", "_sock")
 
     def __init__(self, response: Any) -> None:
-        """Hold the head of ``response``, which has a body."""
+        """Hold the head of ``response``."""
         self._response = response
         self._sock: socket.socket = response.sock
-        self._status: str = response.status
         self._head = b""
 
     def sendall(self, data: bytes) -> None:
         """Keep the head, or send it with the first chunk, after which the response has its socket back."""
-        if not self._head and self._response.status is self._status:
+        if not self._head and self._has_body():
             self._head = data
         elif len(data) <= UNHURRIED_BYTES:
             self._response.sock = self._sock
             self._sock.sendall(self._head + data)
         else:
             self._release().sendall(data)
+
+    def _has_body(self) -> bool:
+        """Tell whether gunicorn sends a body behind the head.
+
+        A middleware may have made a GET of a HEAD, or given the response another status or length.
+        """
+        response = self._response
+        return (
+            response.req.method != "HEAD"
+            and response.status_code not in _WITHOUT_BODY
+            and response.response_length != 0
+        )
 
     def sendfile(self, file: IO[bytes], **options: Any) -> int:
         """Send a file, which a middleware has put in place of the body, behind the head."""
