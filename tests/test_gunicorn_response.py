@@ -90,16 +90,20 @@ class Connection:
         *,
         verb: str = "POST",
         http: str = "HTTP/1.1",
-        is_kept: bool = True,
+        is_kept: bool | None = True,
     ) -> list[bytes]:
-        """Have a request answered, and return what each send was given."""
+        """Have a request answered, and return what each send was given.
+
+        ``is_kept`` says whether the connection has to be kept, None that it does not matter.
+        """
         del self._server.sent[:]
         self._client.sendall(
             f"{verb} {method.path} {http}\r\nhost: unit.test\r\ncontent-type: {content_type}\r\n"
             f"content-length: {len(body)}\r\n\r\n".encode()
             + body
         )
-        assert bool(self._worker.handle(self._connection)) == is_kept
+        kept = bool(self._worker.handle(self._connection))
+        assert is_kept in (None, kept)
         return self._server.sent
 
     def received(self) -> bytes:
@@ -193,14 +197,13 @@ def test_head_of_a_stream_leaves_once_before_a_large_message(connect: Connect) -
     assert others == [in_chunk(envelope(proto("grow"))), in_chunk(END_OF_STREAM), b"0\r\n\r\n"]
 
 
-def test_stream_without_chunks_leaves_at_once(connect: Connect) -> None:
-    first, second, end = connect().sends(
+def test_stream_of_unknown_length_over_http_1_0(connect: Connect) -> None:
+    head, *sent = connect().sends(
         SERVER_STREAM, "application/connect+proto", envelope(proto("a,b")), http="HTTP/1.0", is_kept=False
     )
-    head, _, message = first.partition(b"\r\n\r\n")
 
     assert b"Connection: close" in head
-    assert [message, second, end] == [envelopes("a"), envelopes("b"), END_OF_STREAM]
+    assert sent == [envelopes("a"), envelopes("b"), END_OF_STREAM]
 
 
 # What stands between gunicorn and the application
@@ -277,6 +280,73 @@ def test_response_in_place_of_the_applications_is_not_held(
     sent = connect(middleware).sends(UNARY, "application/proto", proto("Jane"))
 
     assert b"".join(sent).startswith(f"HTTP/1.1 {status}\r\n".encode())
+
+
+def writing(data: bytes) -> WSGIApplication:
+    """Return the application with a middleware around it that writes ``data`` before the response."""
+
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[Header], exc_info: Any = None, /) -> Callable[[bytes], object]:
+            write = start_response(status, headers, exc_info)
+            write(data)
+            return write
+
+        return application(environ, start)
+
+    return middleware
+
+
+def test_unary_response_whose_head_a_middleware_has_sent(connect: Connect) -> None:
+    head, *_, body = connect(writing(b"")).sends(UNARY, "application/proto", proto("Jane"))
+
+    assert (head[-4:], body) == (b"\r\n\r\n", proto("Jane"))
+
+
+@pytest.mark.parametrize("data", [b"", b"written"])
+def test_message_behind_a_head_that_a_middleware_has_sent_leaves_at_once(
+    connect: Connect, data: bytes
+) -> None:
+    sent = connect(writing(data)).sends(SERVER_STREAM, "application/connect+proto", envelope(proto("a,b")))
+
+    assert sent[-4:] == [
+        in_chunk(envelopes("a")),
+        in_chunk(envelopes("b")),
+        in_chunk(END_OF_STREAM),
+        b"0\r\n\r\n",
+    ]
+
+
+def test_second_application_answers_where_the_first_gives_way(connect: Connect) -> None:
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def restart(status: str, headers: list[Header], exc_info: Any = None, /) -> Callable[[bytes], object]:
+            try:
+                raise ValueError("there is a better answer")
+            except ValueError:
+                return start_response(status, headers, sys.exc_info())
+
+        application({**environ, "PATH_INFO": "/nothing"}, changing_start(start_response))
+        return application(environ, restart)
+
+    def changing_start(start_response: StartResponse) -> StartResponse:
+        return lambda status, headers, exc_info=None, /: start_response(status, [], exc_info)
+
+    sent = connect(middleware).sends(UNARY, "application/proto", proto("Jane"))
+
+    assert b"".join(sent).endswith(b"\r\n\r\n" + proto("Jane"))
+
+
+@pytest.mark.parametrize("http", ["HTTP/1.0", "HTTP/1.1"])
+@pytest.mark.parametrize("status", ["200 OK", "205 Reset Content", "103 Early Hints"])
+def test_head_leaves_without_a_length_and_a_body(connect: Connect, status: str, http: str) -> None:
+    answer = changing(lambda _, headers: (status, []))
+
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        answer(environ, start_response)
+        return []
+
+    sent = connect(middleware).sends(UNARY, "application/proto", proto("Jane"), http=http, is_kept=None)
+
+    assert b"".join(sent).startswith(f"{http} {status}\r\n".encode())
 
 
 def test_response_to_a_page_of_another_origin_takes_one_send(connect: Connect) -> None:

@@ -11,7 +11,6 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from http import HTTPStatus
 from typing import IO, Any
 
 from urllib3.util.wait import wait_for_read
@@ -42,8 +41,8 @@ _CANCEL = 0x8
 _NO_LIMIT = 2_000_000.0
 """Seconds, some 23 days: as long as a socket can be waited for."""
 
-_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
-"""The statuses whose responses have no body (RFC 9110, section 6.4.1)."""
+_WITHOUT_BODY = (204, 304)
+"""The final statuses whose responses have no body (RFC 9110, section 6.4.1)."""
 
 _LEAST_TIMEOUT = 0.001
 """Seconds for a send whose time is up: 0 would mean another mode to a socket."""
@@ -112,9 +111,14 @@ class _Http1Body(RequestBody):
 
         A middleware that yields an empty one before has the head wait for the next.
         """
-        # A middleware may have a ``write`` of its own, and with it another response.
+        # A middleware may have a ``write`` of its own, and with it another response. Or it has written first,
+        # or asked another application, whose answer has given way to this one.
         response: Any = getattr(write, "__self__", None)
-        if type(response).__module__ == "gunicorn.http.wsgi":
+        if (
+            _is_response(type(response))
+            and not response.headers_sent
+            and type(response.sock) is not _HeadHolder
+        ):
             response.sock = _HeadHolder(response)
 
     def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -509,6 +513,11 @@ class _BoundedSocket:
         return self.sock
 
 
+def _is_response(kind: type) -> bool:
+    """Tell whether a class is gunicorn's response over HTTP/1.1, which need not be imported for that."""
+    return kind.__module__ == "gunicorn.http.wsgi" and kind.__name__ == "Response"
+
+
 class _HeadHolder:
     """The socket of a response until its head has left, which it does together with the first chunk.
 
@@ -535,15 +544,15 @@ class _HeadHolder:
             self._release().sendall(data)
 
     def _has_body(self) -> bool:
-        """Tell whether gunicorn sends a body behind the head.
+        """Tell whether something will be sent behind the head: of chunks, gunicorn sends the last one itself.
 
         A middleware may have made a GET of a HEAD, or given the response another status or length.
         """
         response = self._response
-        return (
-            response.req.method != "HEAD"
+        return response.chunked or bool(
+            response.response_length
+            and response.req.method != "HEAD"
             and response.status_code not in _WITHOUT_BODY
-            and response.response_length != 0
         )
 
     def sendfile(self, file: IO[bytes], **options: Any) -> int:
