@@ -14,7 +14,7 @@ from connect_sync.context import RequestContext
 from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES, check_compress_min_bytes
 from connect_sync.errors import bidi_unimplemented
 from connect_sync.headers import Headers
-from connect_sync.http import DEFAULT_READ_MAX_BYTES, Body, IterableBody, Request, Response
+from connect_sync.http import DEFAULT_READ_MAX_BYTES, Body, Request, Response, as_body
 from connect_sync.interceptor import Call, Interceptor, check_interceptors, intercept
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
 from connect_sync.protocols.connect import STREAM
@@ -90,9 +90,7 @@ class Service:
         route = self._routes.get(request.path)
         if route is None:
             return _plain(404, f"there is no method at {request.path}")
-        body = request.body
-        if not isinstance(body, Body):
-            body = request.body = IterableBody(body)
+        body = request.body = as_body(request.body)
         if request.method == "POST":
             content_type = request.headers.get("content-type", "")
             handle = route.post.get(content_type) or route.find(content_type)

@@ -52,8 +52,7 @@ class UnaryHandler:
             message = self._call(self._decode(data), ctx)
             if deadline is not None:
                 deadline.check()
-            if type(message) is not self._message_class:
-                check_type(message, self._message_class)
+            check_type(message, self._message_class)
             payload = self._encode(message)
             fields = self._fields
             if accepted is not None and payload and len(payload) >= self._endpoint.compress_min_bytes:
