@@ -149,6 +149,10 @@ class _Http1Body(RequestBody):
         if not self.is_read:
             self._give_up()
 
+    def _timed_out(self) -> ConnectError:
+        """Return the error of a read that was not answered in time: of the call, or of the server itself."""
+        return lost(None) if self._deadline is None else deadline_exceeded()
+
     def _end(self) -> None:
         """Read no more, and give the socket back as it was."""
         self.is_read = True
@@ -187,7 +191,7 @@ class GunicornBody(_Http1Body):
                 data = self._reader.read(size if size < remaining else remaining)
             except TimeoutError as error:
                 # It goes on where it was.
-                raise lost(None) if self._deadline is None else deadline_exceeded() from error
+                raise self._timed_out() from error
             except OSError as error:
                 self._give_up()
                 raise lost(self._deadline) from error
@@ -225,7 +229,7 @@ class GunicornChunkedBody(_Http1Body):
             data = next(filter(None, self._reader.parser or ()), b"")
         except TimeoutError as error:
             self._give_up()  # a parser that has failed does not go on
-            raise lost(None) if self._deadline is None else deadline_exceeded() from error
+            raise self._timed_out() from error
         except Exception as error:  # gunicorn has a class of its own for each way to be malformed
             self._give_up()
             raise lost(self._deadline) if _is_cut_off(error) else malformed() from error
