@@ -209,6 +209,14 @@ def test_stream_of_unknown_length_over_http_1_0(connect: Connect) -> None:
 # What stands between gunicorn and the application
 
 
+def an_error() -> Any:
+    """Return what start_response takes of an error, for which another response has to stand in."""
+    try:
+        raise ValueError("the answer is of no use")
+    except ValueError:
+        return sys.exc_info()
+
+
 def changing(change: Callable[[str, list[Header]], tuple[str, list[Header]]]) -> WSGIApplication:
     """Return the application with a middleware around it that changes the head of its response."""
 
@@ -271,10 +279,7 @@ def test_response_in_place_of_the_applications_is_not_held(
 ) -> None:
     def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         application(environ, start_response)
-        try:
-            raise ValueError("the answer is of no use")
-        except ValueError:
-            start_response(status, [("content-length", "0")], sys.exc_info())
+        start_response(status, [("content-length", "0")], an_error())
         return chunks
 
     sent = connect(middleware).sends(UNARY, "application/proto", proto("Jane"))
@@ -319,16 +324,11 @@ def test_message_behind_a_head_that_a_middleware_has_sent_leaves_at_once(
 def test_second_application_answers_where_the_first_gives_way(connect: Connect) -> None:
     def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def restart(status: str, headers: list[Header], exc_info: Any = None, /) -> Callable[[bytes], object]:
-            try:
-                raise ValueError("there is a better answer")
-            except ValueError:
-                return start_response(status, headers, sys.exc_info())
+            return start_response(status, headers, an_error())
 
-        application({**environ, "PATH_INFO": "/nothing"}, changing_start(start_response))
+        without_headers = changing(lambda status, headers: (status, []))
+        without_headers({**environ, "PATH_INFO": "/nothing"}, start_response)
         return application(environ, restart)
-
-    def changing_start(start_response: StartResponse) -> StartResponse:
-        return lambda status, headers, exc_info=None, /: start_response(status, [], exc_info)
 
     sent = connect(middleware).sends(UNARY, "application/proto", proto("Jane"))
 
