@@ -136,7 +136,12 @@ def http1_servers(threads: int, core: int | None) -> Iterator[dict[str, tuple[in
 @contextmanager
 def _http1_loads(threads: int, core: int | None) -> Iterator[dict[str, Callable[..., float]]]:
     with http1_servers(threads, core) as servers:
-        yield {name: partial(wrk, *server) for name, server in servers.items()}
+        loads: dict[str, Callable[..., float]] = {
+            name: partial(wrk, *server) for name, server in servers.items()
+        }
+        for load in loads.values():  # to warm up, as h2load does by itself
+            load(connections=threads, seconds=1)
+        yield loads
 
 
 @contextmanager
@@ -188,7 +193,6 @@ def main() -> None:
                         "core": from_core,
                     }
                     cases = {name: partial(load, **options) for name, load in loads.items()}
-                    in_rounds(cases, 1)  # to warm up
                     for name, values in in_rounds(cases, arguments.rounds).items():
                         rates.setdefault(name, []).extend(values)
             title = f"Throughput over {version}, {arguments.connections} connections, on {where}"
