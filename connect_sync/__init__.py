@@ -8,7 +8,6 @@ from connect_sync.client import (
     Cancellation,
     ConnectClient,
     Lifetime,
-    Protocol,
     ResponseMetadata,
     ResponseStream,
     Transport,
@@ -29,6 +28,7 @@ from connect_sync.interceptor import (
     UnaryInterceptor,
 )
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
+from connect_sync.protocol_type import ProtocolType
 
 __all__ = [
     "Body",
@@ -51,7 +51,7 @@ __all__ = [
     "MalformedError",
     "MetadataInterceptor",
     "Method",
-    "Protocol",
+    "ProtocolType",
     "Request",
     "RequestContext",
     "Response",

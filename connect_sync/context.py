@@ -72,7 +72,7 @@ class RequestContext:
         if self._deadline is not None and not self._deadline.remaining():
             return False
         body = self._request.body
-        return not isinstance(body, Body) or not body.peer_has_left()
+        return not isinstance(body, Body) or not body.is_disconnected()
 
     def peer(self) -> str | None:
         """Return the other side's address, ``host:port``, where it is known."""

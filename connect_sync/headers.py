@@ -15,9 +15,9 @@ from typing import Any, TypeAlias, TypeVar, cast, overload
 HeadersInput: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 """What callers may pass where headers are wanted: a mapping, or pairs of name and value."""
 
-FourNames: TypeAlias = tuple[str, str, str, str]
+NameTuple: TypeAlias = tuple[str, str, str, str]
 """The names of the headers by which a protocol frames its requests: with just four, no loop is needed."""
-FourValues: TypeAlias = "tuple[str | None, str | None, str | None, str | None]"
+ValueTuple: TypeAlias = "tuple[str | None, str | None, str | None, str | None]"
 """Their values, None for those that are not there."""
 
 _DefaultT = TypeVar("_DefaultT")
@@ -126,7 +126,7 @@ class Headers(MutableMapping[str, str]):
             return default
         return values[0] if len(values) == 1 else ", ".join(values)
 
-    def get_four(self, names: FourNames) -> FourValues:
+    def get_many(self, names: NameTuple) -> ValueTuple:
         """Return what ``get`` returns for each of ``names``, which do not change from call to call."""
         first, second, third, fourth = names
         return self.get(first), self.get(second), self.get(third), self.get(fourth)

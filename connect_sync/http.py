@@ -50,7 +50,7 @@ class Body:
     def set_deadline(self, deadline: Deadline) -> None:
         """Let no read outlast ``deadline``, where the source of the bytes can be bounded."""
 
-    def peer_has_left(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Tell, without waiting, whether who sends the body is known to have left.
 
         One who has said that nothing more will be sent may count as one who has left.

@@ -26,6 +26,7 @@ from connect_sync import (
     IdempotencyLevel,
     Interceptor,
     Method,
+    ProtocolType,
     RequestContext,
     StreamKind,
 )
@@ -52,6 +53,8 @@ READ: TextMethod = Method(
 CLIENT_STREAM: TextMethod = Method(SERVICE, "Collect", StringValue, StringValue, StreamKind.CLIENT_STREAM)
 SERVER_STREAM: TextMethod = Method(SERVICE, "Expand", StringValue, StringValue, StreamKind.SERVER_STREAM)
 BIDI: TextMethod = Method(SERVICE, "Chat", StringValue, StringValue, StreamKind.BIDI_STREAM)
+
+CLIENT_PROTOCOLS = (ProtocolType.CONNECT, ProtocolType.GRPC_WEB)
 
 END = 0x02
 WEB_END = 0x80

@@ -23,14 +23,14 @@ from wsgi_adapters.body import (
     DRAIN_MAX_BYTES,
     DRAIN_SILENCE_MS,
     ChunkedBody,
-    Client,
     EmptyBody,
     LengthBody,
+    Peer,
     RequestBody,
     TerminatedBody,
     UnreadableBody,
     UwsgiChunkedBody,
-    has_left,
+    is_closed_by_peer,
 )
 from wsgi_adapters.gunicorn import GunicornBody
 from wsgi_adapters.servers import open_body
@@ -220,7 +220,7 @@ def test_unreadable_body_is_unimplemented_and_says_why() -> None:
 )
 def test_body_without_a_socket_is_neither_bounded_nor_closed(body: RequestBody) -> None:
     body.set_deadline(Deadline(0))
-    body.iterate_response(())
+    body.wrap_response(())
     body.close()
 
 
@@ -602,7 +602,7 @@ def test_sends_are_bounded_by_the_deadline_and_a_moment_for_its_error(
     if is_read:
         list(connection.body)
     clock.advance_ms(500)
-    connection.body.iterate_response(())
+    connection.body.wrap_response(())
 
     assert connection.socket.timeout == pytest.approx(2.0)
     connection.body.close()
@@ -611,7 +611,7 @@ def test_sends_are_bounded_by_the_deadline_and_a_moment_for_its_error(
 
 def test_sends_of_a_call_without_a_deadline_are_not_bounded() -> None:
     connection = Connection(chunk(b"abc") + LAST)
-    connection.body.iterate_response(())
+    connection.body.wrap_response(())
 
     assert connection.socket.timeout == 30.0
 
@@ -623,7 +623,7 @@ def test_sends_behind_a_body_of_which_a_part_was_read_are_unbounded_again_when_i
     connection = Connection(chunk(b"abc"), chunk(b"d"), LAST)
     connection.body.set_deadline(Deadline(1500))
     connection.body.read(3)
-    connection.body.iterate_response(())
+    connection.body.wrap_response(())
     connection.body.close()
 
     assert connection.socket.timeout == 30.0
@@ -726,7 +726,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_client_that_is_silent_has_not_left(pair: tuple[socket.socket, socket.socket]) -> None:
-    assert not has_left(pair[0].fileno())
+    assert not is_closed_by_peer(pair[0].fileno())
 
 
 @pytest.mark.parametrize("leave", ["close", "end", "close behind bytes"])
@@ -740,19 +740,19 @@ def test_client_that_has_closed_its_half_has_left(
     if leave != "end":
         client.close()
     # The end of a connection over loopback is there when the call that makes it returns.
-    assert has_left(server.fileno())
+    assert is_closed_by_peer(server.fileno())
 
 
 def test_closed_socket_has_nobody_behind_it(pair: tuple[socket.socket, socket.socket]) -> None:
     pair[0].close()
 
-    assert has_left(pair[0].fileno())
+    assert is_closed_by_peer(pair[0].fileno())
 
 
 def test_response_ends_when_its_client_has_left() -> None:
     is_gone = False
-    body = EmptyBody(Client(lambda: is_gone))
-    response = body.iterate_response([b"a", b"b", b"c"])
+    body = EmptyBody(Peer(lambda: is_gone))
+    response = body.wrap_response([b"a", b"b", b"c"])
     assert [next(response), next(response)] == [b"a", b"b"]
     is_gone = True
 
@@ -762,7 +762,7 @@ def test_response_ends_when_its_client_has_left() -> None:
 
 def test_connection_is_read_on_before_it_is_closed(pair: tuple[socket.socket, socket.socket]) -> None:
     server, client = pair
-    body = LengthBody(Input(), 100, Client(lambda: False, lingers=server.fileno()))
+    body = LengthBody(Input(), 100, Peer(lambda: False, linger_fd=server.fileno()))
     client.send(b"a" * 60)
     client.shutdown(socket.SHUT_WR)
     body.close()
@@ -775,14 +775,14 @@ def test_connection_that_would_be_kept_has_to_end_where_the_body_has_not(
 ) -> None:
     server, client = pair
     client.shutdown(socket.SHUT_WR)
-    client_of_body = Client(lambda: False, lingers=server.fileno(), is_kept=True)
+    client_of_body = Peer(lambda: False, linger_fd=server.fileno(), keep_alive=True)
 
     with pytest.raises(BrokenPipeError):
         TerminatedBody(Input(b"a"), client_of_body).close()
 
 
 def test_body_that_was_read_ends_no_connection(pair: tuple[socket.socket, socket.socket]) -> None:
-    LengthBody(Input(), 0, Client(lambda: False, lingers=pair[0].fileno(), is_kept=True)).close()
+    LengthBody(Input(), 0, Peer(lambda: False, linger_fd=pair[0].fileno(), keep_alive=True)).close()
 
 
 @pytest.mark.parametrize("is_bounded", [False, True])
@@ -791,13 +791,13 @@ def test_response_is_not_all_that_is_left_while_the_socket_has_the_timeout_of_a_
 ) -> None:
     server, _ = pair
     server.settimeout(30)
-    body = LengthBody(Input(b"ab"), 2, Client(lambda: False, sock=server))
+    body = LengthBody(Input(b"ab"), 2, Peer(lambda: False, sock=server))
     if is_bounded:
         body.set_deadline(Deadline(1500))
     body.read(2)
 
     assert body.is_read
-    assert body.is_done_but_for(10) is not is_bounded
+    assert body.needs_no_close_after(10) is not is_bounded
     body.close()
     assert server.gettimeout() == 30
 
@@ -808,7 +808,7 @@ def test_deadline_bounds_the_reads_and_the_sends_of_a_socket(
     clock = Clock(monkeypatch)
     server, _ = pair
     server.settimeout(30)
-    body = LengthBody(Input(b"ab", TimeoutError()), 3, Client(lambda: False, sock=server))
+    body = LengthBody(Input(b"ab", TimeoutError()), 3, Peer(lambda: False, sock=server))
     body.set_deadline(Deadline(1500))
     clock.advance_ms(500)
     body.read(2)
@@ -816,7 +816,7 @@ def test_deadline_bounds_the_reads_and_the_sends_of_a_socket(
     with pytest.raises(ConnectError) as caught:
         body.read(1)
     assert caught.value.code is Code.DEADLINE_EXCEEDED
-    body.iterate_response([])
+    body.wrap_response([])
     assert server.gettimeout() == pytest.approx(2.0)
     body.close()
     assert server.gettimeout() == 30
@@ -864,7 +864,7 @@ def test_uwsgi_is_told_how_many_seconds_remain(monkeypatch: pytest.MonkeyPatch) 
 
 def test_server_that_takes_no_response_before_the_request_has_ended_is_given_none() -> None:
     stream = Input(b"abc")
-    body = TerminatedBody(stream, Client(lambda: False, hears_late=True))
+    body = TerminatedBody(stream, Peer(lambda: False, forwards_request_first=True))
 
-    assert list(body.iterate_response([b"a"])) == [b"a"]
+    assert list(body.wrap_response([b"a"])) == [b"a"]
     assert body.is_read

@@ -26,7 +26,7 @@ from h2.settings import SettingCodes
 from connect_sync import Code, ConnectError
 from connect_sync.deadline import Deadline
 from tests.support import Clock, error_of
-from wsgi_adapters.body import UNHURRIED_BYTES, RequestBody
+from wsgi_adapters.body import SMALL_RESPONSE_BYTES, RequestBody
 from wsgi_adapters.gunicorn import GunicornHttp2Body
 from wsgi_adapters.servers import open_body
 
@@ -423,13 +423,13 @@ class Chunks:
 def test_chunks_of_the_response_are_given_in_order(connection: Connection) -> None:
     _, body = open_request(connection, ends=True)
 
-    assert list(body.iterate_response(Chunks(b"a", b"b", b"c"))) == [b"a", b"b", b"c"]
+    assert list(body.wrap_response(Chunks(b"a", b"b", b"c"))) == [b"a", b"b", b"c"]
 
 
 def test_chunk_is_not_asked_for_before_the_one_before_it_was_sent(connection: Connection) -> None:
     _, body = open_request(connection, ends=True)
     chunks = Chunks(b"a", b"b")
-    response = body.iterate_response(chunks)
+    response = body.wrap_response(chunks)
 
     assert (next(response), chunks.count) == (b"a", 1)
 
@@ -437,7 +437,7 @@ def test_chunk_is_not_asked_for_before_the_one_before_it_was_sent(connection: Co
 def test_reset_by_the_client_ends_the_response(connection: Connection) -> None:
     _, body = open_request(connection, ends=True)
     chunks = Chunks(b"a", b"b")
-    response = body.iterate_response(chunks)
+    response = body.wrap_response(chunks)
     next(response)
     connection.client.reset_stream(1, error_code=8)
     connection.flush()
@@ -450,7 +450,7 @@ def test_reset_by_the_client_ends_the_response(connection: Connection) -> None:
 
 def test_reset_behind_the_last_chunk_is_heard(connection: Connection) -> None:
     _, body = open_request(connection, ends=True)
-    response = body.iterate_response(Chunks(b"a"))
+    response = body.wrap_response(Chunks(b"a"))
     next(response)
     connection.client.reset_stream(1, error_code=8)
     connection.flush()
@@ -461,7 +461,7 @@ def test_reset_behind_the_last_chunk_is_heard(connection: Connection) -> None:
 
 def test_connection_that_is_closed_ends_the_response(connection: Connection) -> None:
     _, body = open_request(connection, ends=True)
-    response = body.iterate_response(Chunks(b"a", b"b"))
+    response = body.wrap_response(Chunks(b"a", b"b"))
     next(response)
     connection.socket.close()
 
@@ -471,7 +471,7 @@ def test_connection_that_is_closed_ends_the_response(connection: Connection) -> 
 
 def test_frames_that_are_malformed_end_the_response(connection: Connection) -> None:
     _, body = open_request(connection, ends=True)
-    response = body.iterate_response(Chunks(b"a", b"b"))
+    response = body.wrap_response(Chunks(b"a", b"b"))
     next(response)
     connection.socket.sendall(MALFORMED)
 
@@ -481,7 +481,7 @@ def test_frames_that_are_malformed_end_the_response(connection: Connection) -> N
 
 def test_reset_of_another_stream_leaves_the_response(connection: Connection) -> None:
     _, body = open_request(connection, ends=True)
-    response = body.iterate_response(Chunks(b"a", b"b"))
+    response = body.wrap_response(Chunks(b"a", b"b"))
     next(response)
     connection.begin(3)
     connection.client.reset_stream(3, error_code=8)
@@ -492,7 +492,7 @@ def test_reset_of_another_stream_leaves_the_response(connection: Connection) -> 
 
 def test_request_that_arrives_beside_a_response_is_kept(connection: Connection) -> None:
     _, body = open_request(connection, ends=True)
-    response = body.iterate_response(Chunks(b"a", b"b"))
+    response = body.wrap_response(Chunks(b"a", b"b"))
     next(response)
     connection.begin(3, ends=True)
 
@@ -505,7 +505,7 @@ def test_response_does_not_wait_for_a_client_that_says_nothing(connection: Conne
     connection.server.sock.settimeout(0.01)
     connection.server.stream_timeout = 0.01
 
-    assert list(body.iterate_response(Chunks(b"a", b"b"))) == [b"a", b"b"]
+    assert list(body.wrap_response(Chunks(b"a", b"b"))) == [b"a", b"b"]
 
 
 def test_response_of_a_stream_that_has_gone_is_not_begun(connection: Connection) -> None:
@@ -516,7 +516,7 @@ def test_response_of_a_stream_that_has_gone_is_not_begun(connection: Connection)
     chunks = Chunks(b"a")
 
     with pytest.raises(HTTP2StreamError):
-        next(body.iterate_response(chunks))
+        next(body.wrap_response(chunks))
     assert chunks.count == 0
 
 
@@ -525,7 +525,7 @@ def test_response_of_a_stream_that_has_gone_is_not_begun(connection: Connection)
 
 def test_end_of_the_request_that_is_on_its_way_is_awaited(connection: Connection) -> None:
     _, body = open_request(connection)
-    response = body.iterate_response(Chunks(b"a"))
+    response = body.wrap_response(Chunks(b"a"))
     next(response)
     connection.send(b"late", ends=True)
 
@@ -541,7 +541,7 @@ def test_request_of_announced_length_is_not_awaited(
     body = body_of(connection.accept(), CONTENT_LENGTH="9")
     connection.send(b"late")
 
-    assert list(body.iterate_response(Chunks(b"a"))) == [b"a"]
+    assert list(body.wrap_response(Chunks(b"a"))) == [b"a"]
     assert (body.length, body.is_read) == (9, False)
 
 
@@ -551,7 +551,7 @@ def test_request_that_does_not_end_is_not_awaited_for_long(
     monkeypatch.setattr("wsgi_adapters.gunicorn._HTTP2_END_MS", 10)
     _, body = open_request(connection)
 
-    assert list(body.iterate_response(Chunks(b"a"))) == [b"a"]
+    assert list(body.wrap_response(Chunks(b"a"))) == [b"a"]
     assert not body.is_read
 
 
@@ -563,7 +563,7 @@ def test_request_that_goes_on_is_awaited_up_to_a_size(
     _, body = open_request(connection)
     connection.send(b"abc")
 
-    assert list(body.iterate_response(Chunks(b"a"))) == [b"a"]
+    assert list(body.wrap_response(Chunks(b"a"))) == [b"a"]
     assert not body.is_read
 
 
@@ -572,7 +572,7 @@ def test_reset_while_the_end_of_the_request_is_awaited_ends_the_response(
 ) -> None:
     monkeypatch.setattr("wsgi_adapters.gunicorn._HTTP2_END_MS", 10_000)
     _, body = open_request(connection)
-    response = body.iterate_response(Chunks())
+    response = body.wrap_response(Chunks())
     connection.client.reset_stream(1, error_code=8)
     connection.flush()
 
@@ -585,12 +585,12 @@ def test_reset_while_the_end_of_the_request_is_awaited_ends_the_response(
 
 def test_request_that_has_ended_leaves_nothing_but_a_small_response(connection: Connection) -> None:
     _, body = open_request(connection)
-    assert not body.is_done_but_for(10)
+    assert not body.needs_no_close_after(10)
     connection.send(b"abc", ends=True)
     assert (body.read(100), body.is_read) == (b"abc", True)
 
-    assert body.is_done_but_for(10)
-    assert not body.is_done_but_for(UNHURRIED_BYTES + 1)
+    assert body.needs_no_close_after(10)
+    assert not body.needs_no_close_after(SMALL_RESPONSE_BYTES + 1)
 
 
 @pytest.mark.parametrize("room", [0, 9, 10])
@@ -601,7 +601,7 @@ def test_response_is_left_to_gunicorn_if_the_client_has_room_for_it(
     _, body = open_request(connection, ends=True)
     body.read(1)
 
-    assert body.is_done_but_for(10) is (room == 10)
+    assert body.needs_no_close_after(10) is (room == 10)
 
 
 def test_response_to_a_client_that_has_left_is_not_left_to_gunicorn(connection: Connection) -> None:
@@ -612,7 +612,7 @@ def test_response_to_a_client_that_has_left_is_not_left_to_gunicorn(connection: 
     connection.server.receive_data(connection.server.sock.recv(1 << 16))
 
     assert request.stream.disconnected
-    assert not body.is_done_but_for(10)
+    assert not body.needs_no_close_after(10)
 
 
 def test_response_is_not_left_to_gunicorn_before_the_frames_that_it_has_set_aside(
@@ -625,7 +625,7 @@ def test_response_is_not_left_to_gunicorn_before_the_frames_that_it_has_set_asid
     data = connection.server.sock.recv(1 << 16)
     connection.server._deferred_events.extend(connection.server.h2_conn.receive_data(data))
 
-    assert not body.is_done_but_for(10)
+    assert not body.needs_no_close_after(10)
 
 
 def test_deadline_of_a_call_leaves_nothing_to_what_is_served_next(connection: Connection) -> None:
@@ -633,7 +633,7 @@ def test_deadline_of_a_call_leaves_nothing_to_what_is_served_next(connection: Co
     body.set_deadline(Deadline(10))
     body.read(1)
 
-    assert body.is_done_but_for(10)
+    assert body.needs_no_close_after(10)
     assert connection.server.sock.gettimeout() == connection.server.stream_timeout
 
 
@@ -645,7 +645,7 @@ def test_sends_wait_as_long_as_gunicorn_has_it_without_a_deadline(connection: Co
     request = connection.accept()
     # What gunicorn leaves between two requests.
     connection.server.sock.settimeout(2)
-    next(body_of(request).iterate_response(Chunks(b"a")))
+    next(body_of(request).wrap_response(Chunks(b"a")))
 
     assert connection.server.sock.gettimeout() == connection.server.stream_timeout == Config().timeout
 
@@ -657,7 +657,7 @@ def test_sends_are_bounded_by_the_deadline_and_a_moment_for_its_error(
     _, body = open_request(connection, ends=True)
     body.set_deadline(Deadline(1500))
     clock.advance_ms(500)
-    next(body.iterate_response(Chunks(b"a")))
+    next(body.wrap_response(Chunks(b"a")))
 
     assert connection.server.sock.gettimeout() == pytest.approx(2.0)
 
@@ -666,7 +666,7 @@ def test_chunk_is_cut_to_what_the_client_makes_room_for(connection: Connection) 
     connection.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2})
     _, body = open_request(connection, ends=True)
     body.set_deadline(Deadline(10_000))
-    response = body.iterate_response(Chunks(b"abc"))
+    response = body.wrap_response(Chunks(b"abc"))
     connection.server.send_response_headers(1, 200, [])
 
     piece = next(response)
@@ -686,7 +686,7 @@ def test_client_that_makes_no_room_is_given_up_at_the_deadline(
     body.set_deadline(Deadline(10))
 
     with pytest.raises(HTTP2StreamError):
-        next(body.iterate_response(Chunks(b"abc")))
+        next(body.wrap_response(Chunks(b"abc")))
 
 
 @pytest.mark.parametrize("own", [30, None])
@@ -696,7 +696,7 @@ def test_socket_is_given_back_as_it_was(connection: Connection, own: float | Non
     (request,) = connection.server.receive_data(connection.server.sock.recv(1 << 16))
     body = body_of(request)
     body.set_deadline(Deadline(1500))
-    next(body.iterate_response(Chunks(b"a", b"b")))
+    next(body.wrap_response(Chunks(b"a", b"b")))
     body.close()
     body.close()
 

@@ -16,7 +16,7 @@ from connect_sync import (
     ConnectError,
     ErrorDetail,
     HeadersInput,
-    Protocol,
+    ProtocolType,
     RequestContext,
     ResponseMetadata,
 )
@@ -57,12 +57,12 @@ ONE_RESPONSE = pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM], ids=lam
 
 def scripted(*responses: Response | ConnectError, **options: Any) -> Any:
     """Return a client of gRPC-Web, and the transport by which it is answered."""
-    return support.scripted(*responses, protocol=Protocol.GRPC_WEB, **options)
+    return support.scripted(*responses, protocol=ProtocolType.GRPC_WEB, **options)
 
 
 def in_memory(method: TextMethod, handler: Handler | None = None, **options: Any) -> Any:
     """Return a client of gRPC-Web that calls ``handler``."""
-    return support.in_memory(serve(method, handler), protocol=Protocol.GRPC_WEB, **options)
+    return support.in_memory(serve(method, handler), protocol=ProtocolType.GRPC_WEB, **options)
 
 
 def message(value: str) -> bytes:
@@ -804,10 +804,10 @@ def test_protocol_is_connect_unless_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "protocol"), [("connect", Protocol.CONNECT), ("grpc-web", Protocol.GRPC_WEB)]
+    ("name", "protocol"), [("connect", ProtocolType.CONNECT), ("grpc-web", ProtocolType.GRPC_WEB)]
 )
-def test_protocol_has_a_name(name: str, protocol: Protocol) -> None:
-    assert Protocol(name) is protocol
+def test_protocol_has_a_name(name: str, protocol: ProtocolType) -> None:
+    assert ProtocolType(name) is protocol
 
 
 def test_size_from_which_on_requests_are_compressed_may_not_be_negative() -> None:

@@ -64,7 +64,7 @@ class Left(Body):
     def read(self, size: int) -> bytes:
         return b""
 
-    def peer_has_left(self) -> bool:
+    def is_disconnected(self) -> bool:
         return True
 
 

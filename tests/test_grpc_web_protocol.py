@@ -194,11 +194,11 @@ def test_random_ends_are_read_or_internal_errors() -> None:
 
 
 def test_headers_without_a_status_are_no_end() -> None:
-    assert GRPC_WEB.find_end(Headers({"a": "1", "grpc-message": "m"})) is None
+    assert GRPC_WEB.trailers_only_end(Headers({"a": "1", "grpc-message": "m"})) is None
 
 
 def test_status_among_the_headers_is_the_end() -> None:
-    end = GRPC_WEB.find_end(Headers({"grpc-status": "5", "grpc-message": "no%20such pet"}))
+    end = GRPC_WEB.trailers_only_end(Headers({"grpc-status": "5", "grpc-message": "no%20such pet"}))
 
     assert end is not None
     error, _ = end
@@ -217,7 +217,7 @@ def test_headers_that_are_metadata_are_the_trailing_metadata_too() -> None:
             ("a", "2"),
         ]
     )
-    end = GRPC_WEB.find_end(headers)
+    end = GRPC_WEB.trailers_only_end(headers)
 
     assert end is not None
     error, metadata = end
@@ -227,6 +227,6 @@ def test_headers_that_are_metadata_are_the_trailing_metadata_too() -> None:
 
 def test_headers_in_which_the_end_is_found_stay_as_they_were() -> None:
     headers = Headers({"content-type": "application/grpc-web", "grpc-status": "0", "a": "1"})
-    GRPC_WEB.find_end(headers)
+    GRPC_WEB.trailers_only_end(headers)
 
     assert list(headers) == ["content-type", "grpc-status", "a"]

@@ -20,14 +20,14 @@ from connect_sync import Code, ConnectError, Method, RequestContext
 from connect_sync.http import READ_SIZE
 from tests.support import END, SERVER_STREAM, SERVICE, UNARY, envelope, envelopes, proto, split, text
 from wsgi_adapters import ConnectWSGIApplication, CORSMiddleware
-from wsgi_adapters.body import UNHURRIED_BYTES
+from wsgi_adapters.body import SMALL_RESPONSE_BYTES
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 ADDRESS = ("127.0.0.1", 5000)
-LARGE = UNHURRIED_BYTES + 1
+LARGE = SMALL_RESPONSE_BYTES + 1
 
 
 class Unit:

@@ -243,4 +243,4 @@ def test_replaced_value_has_its_place_where_it_was_written() -> None:
 
 
 def test_each_of_four_names_is_looked_up() -> None:
-    assert Headers({"a": "1", "c": "3"}).get_four(("c", "b", "a", "c")) == ("3", None, "1", "3")
+    assert Headers({"a": "1", "c": "3"}).get_many(("c", "b", "a", "c")) == ("3", None, "1", "3")

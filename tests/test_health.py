@@ -14,7 +14,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 from grpc_health.v1 import health_pb2
 
-from connect_sync import Code, ConnectError, Headers, Protocol, RequestContext
+from connect_sync import Code, ConnectError, Headers, RequestContext
 from connect_sync.codec import JSON, PROTO
 from connect_sync.health import (
     CHECK,
@@ -27,7 +27,7 @@ from connect_sync.health import (
 )
 from connect_sync.http import IterableBody, Request, close_iterator
 from connect_sync.testing import InMemoryTransport
-from tests.support import decode, encode, run_wsgi
+from tests.support import CLIENT_PROTOCOLS, decode, encode, run_wsgi
 from wsgi_adapters.health import HealthWSGIApplication, Healthz
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Sender(IterableBody):
         super().__init__(())
         self.has_left = False
 
-    def peer_has_left(self) -> bool:
+    def is_disconnected(self) -> bool:
         return self.has_left
 
 
@@ -209,7 +209,7 @@ all_clients = pytest.mark.parametrize(
     "options",
     [
         {"protocol": protocol, "proto_json": proto_json}
-        for protocol in Protocol
+        for protocol in CLIENT_PROTOCOLS
         for proto_json in (False, True)
     ],
     ids=lambda options: f"{options['protocol'].value}, {'json' if options['proto_json'] else 'proto'}",

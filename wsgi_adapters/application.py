@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from connect_sync.compression import DEFAULT_COMPRESSIONS, Compression
 from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES
-from connect_sync.headers import FourNames, FourValues, Headers
+from connect_sync.headers import Headers, NameTuple, ValueTuple
 from connect_sync.http import DEFAULT_READ_MAX_BYTES, Request, close_iterator
 from connect_sync.interceptor import Interceptor
 from connect_sync.method import Method
@@ -34,7 +34,7 @@ not tell of every protocol. A stream that fails later, behind its first message,
 """
 
 
-def hand_on_error(inner: WSGIEnvironment, outer: WSGIEnvironment) -> None:
+def propagate_error(inner: WSGIEnvironment, outer: WSGIEnvironment) -> None:
     """Let ``outer`` have the error that an application has left in ``inner``, the copy it was called with."""
     if ERROR_KEY in inner:
         outer[ERROR_KEY] = inner[ERROR_KEY]
@@ -104,11 +104,11 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             if send_trailers is not None:
                 start_response(_STATUS_LINES[response.status], headers)
                 send = partial(_hand_over, response.trailers, send_trailers)
-                if isinstance(chunks, tuple) and body.is_done_but_for(sum(map(len, chunks))):
+                if isinstance(chunks, tuple) and body.needs_no_close_after(sum(map(len, chunks))):
                     return _followed(chunks, send)
                 return _ResponseBody(chunks, body, send)
         if not isinstance(chunks, tuple):
-            body.join_head(start_response(_STATUS_LINES[response.status], headers))
+            body.coalesce_head(start_response(_STATUS_LINES[response.status], headers))
             return _ResponseBody(chunks, body)
         size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
         # A server that knows no chunks, be it of requests or of responses, ends the connection behind a
@@ -121,8 +121,8 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             chunks, size = (), 0
         write = start_response(_STATUS_LINES[response.status], headers)
         if size:
-            body.join_head(write)
-        return chunks if body.is_done_but_for(size) else _ResponseBody(chunks, body)
+            body.coalesce_head(write)
+        return chunks if body.needs_no_close_after(size) else _ResponseBody(chunks, body)
 
     def _find_path(self, environ: WSGIEnvironment, path: str) -> str:
         # Mounted at its own path, an application finds the service's name in what was stripped.
@@ -193,13 +193,13 @@ class EnvironHeaders(Headers):
         # Servers have these two as empty strings where the request has none (PEP 3333).
         return default if value is None or key in _UNPREFIXED else value
 
-    def get_four(self, names: FourNames) -> FourValues:
+    def get_many(self, names: NameTuple) -> ValueTuple:
         """Return what ``get`` returns for each of ``names``: content type and length are none of them."""
         environ = self._environ
         if environ is None:
-            return super().get_four(names)
+            return super().get_many(names)
         get = environ.get
-        first, second, third, fourth = _environ_keys_of_four[names]
+        first, second, third, fourth = _environ_keys_of_many[names]
         return get(first), get(second), get(third), get(fourth)
 
     @property
@@ -240,16 +240,16 @@ class _EnvironKeys(dict[str, str]):
 _environ_keys = _EnvironKeys()
 
 
-class _EnvironKeysOfFour(dict[FourNames, FourNames]):
+class _EnvironKeysOfMany(dict[NameTuple, NameTuple]):
     """The names that four headers have in an environ, made once for those of each protocol."""
 
-    def __missing__(self, names: FourNames) -> FourNames:
+    def __missing__(self, names: NameTuple) -> NameTuple:
         first, second, third, fourth = map(_environ_keys.__getitem__, names)
         keys = self[names] = (first, second, third, fourth)
         return keys
 
 
-_environ_keys_of_four = _EnvironKeysOfFour()
+_environ_keys_of_many = _EnvironKeysOfMany()
 
 
 class _ResponseBody:
@@ -272,7 +272,7 @@ class _ResponseBody:
         self._send_trailers = send_trailers
 
     def __iter__(self) -> Iterator[bytes]:
-        chunks = self._request_body.iterate_response(self._chunks)
+        chunks = self._request_body.wrap_response(self._chunks)
         return chunks if self._send_trailers is None else _followed(chunks, self._send_trailers)
 
     def close(self) -> None:
@@ -288,13 +288,13 @@ def _followed(chunks: Iterable[bytes], send_trailers: Callable[[], None]) -> Ite
     send_trailers()
 
 
-def with_request_body(chunks: tuple[bytes, ...], request_body: RequestBody) -> Iterable[bytes]:
+def finish_response(chunks: tuple[bytes, ...], request_body: RequestBody) -> Iterable[bytes]:
     """Return what a WSGI server is to send as an answer that was found without reading the request's body.
 
     The body is dealt with when the answer is sent: the server of a kept connection might take it for a
     request.
     """
-    if request_body.is_done_but_for(sum(map(len, chunks))):
+    if request_body.needs_no_close_after(sum(map(len, chunks))):
         return chunks
     return _ResponseBody(chunks, request_body)
 

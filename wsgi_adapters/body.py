@@ -39,7 +39,7 @@ DRAIN_SILENCE_MS = 1000
 SEND_GRACE_MS = 1000
 """How long after the deadline of a call its error may take to leave."""
 
-UNHURRIED_BYTES = 16 * 1024
+SMALL_RESPONSE_BYTES = 16 * 1024
 """Up to what size a response fits into the buffers of a socket, so that sending it does not wait."""
 
 _SILENCE_MS = 100
@@ -72,20 +72,20 @@ class RequestBody(Body):
     is_framed: bool = True
     """Whether the server knows where the body ends, and the next request begins."""
 
-    def is_done_but_for(self, size: int) -> bool:
+    def needs_no_close_after(self, size: int) -> bool:
         """Tell whether nothing is left to do but to send a response of ``size`` bytes.
 
         The server does that without waiting for its client, and nothing of the request is left to be read.
         """
-        return self.is_read and size <= UNHURRIED_BYTES
+        return self.is_read and size <= SMALL_RESPONSE_BYTES
 
-    def join_head(self, write: Callable[[bytes], object]) -> None:
+    def coalesce_head(self, write: Callable[[bytes], object]) -> None:
         """Let the head of the response leave together with its first chunk, where the server can be told so.
 
         ``write`` is what ``start_response`` has returned. The first chunk will not be empty.
         """
 
-    def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def wrap_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Return an iterator over the chunks of the response, to be sent one after the other.
 
         Where the server hands out its connection, no send outlasts the deadline until `close`, and
@@ -93,17 +93,17 @@ class RequestBody(Body):
         """
         return iter(chunks)
 
-    def while_there(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def until_disconnect(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Return an iterator over the chunks of a response: of a stream, until the client has left.
 
         It raises BrokenPipeError if it has, which servers know from their own sends.
         """
-        return iter(chunks) if isinstance(chunks, tuple) else self._stream_while_there(chunks)
+        return iter(chunks) if isinstance(chunks, tuple) else self._stream_until_disconnect(chunks)
 
-    def _stream_while_there(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def _stream_until_disconnect(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
             yield chunk
-            if self.peer_has_left():
+            if self.is_disconnected():
                 raise BrokenPipeError(errno.EPIPE, "the client has left")
 
     def drain(self, end: Deadline | None = None) -> None:
@@ -120,56 +120,56 @@ class RequestBody(Body):
             drained += len(self.read(READ_SIZE))
 
 
-class Client:
-    """What a server tells of a client beside its request: see `wsgi_adapters.servers`."""
+class Peer:
+    """What a server tells about a client beyond its request: see `wsgi_adapters.servers`."""
 
-    __slots__ = ("has_left", "hears_late", "is_kept", "lingers", "socket")
+    __slots__ = ("forwards_request_first", "is_disconnected", "keep_alive", "linger_fd", "socket")
 
     def __init__(
         self,
-        has_left: Callable[[], bool],
+        is_disconnected: Callable[[], bool],
         *,
         sock: socket.socket | None = None,
-        lingers: int | None = None,
-        is_kept: bool = False,
-        hears_late: bool = False,
+        linger_fd: int | None = None,
+        keep_alive: bool = False,
+        forwards_request_first: bool = False,
     ) -> None:
         """Describe a client.
 
         Args:
-            has_left: How to tell, without waiting, whether it has left.
-            sock: Its socket, whose timeout bounds the reads and the sends of the server.
-            lingers: The file descriptor of its connection, if the server leaves in it what the application
+            is_disconnected: Tells, without waiting, whether the client has closed the connection.
+            sock: Its socket, whose timeout bounds the server's reads and sends.
+            linger_fd: The file descriptor of its connection, if the server leaves unread what the application
                 has not read of the body.
-            is_kept: Whether the server then takes that for the next request.
-            hears_late: Whether the server takes nothing of the response before it has passed on the whole
-                request. It must not have to wait with that for a response it does not take.
+            keep_alive: Whether the server then takes those bytes for the next request.
+            forwards_request_first: Whether the server reads nothing of the response before it has forwarded
+                the whole request, so that the application must not wait for the response to be read.
         """
-        self.has_left: Callable[[], bool] = has_left
+        self.is_disconnected: Callable[[], bool] = is_disconnected
         self.socket: socket.socket | None = sock
-        self.lingers: int | None = lingers
-        self.is_kept: bool = is_kept
-        self.hears_late: bool = hears_late
+        self.linger_fd: int | None = linger_fd
+        self.keep_alive: bool = keep_alive
+        self.forwards_request_first: bool = forwards_request_first
 
 
 class ServerBody(RequestBody):
     """A body on a server of which no more is used than its input, and what it tells of its client."""
 
     # Defaults of the class, in place of slots, spare four assignments in each call.
-    _client: Client | None = None
+    _peer: Peer | None = None
     _socket: socket.socket | None = None
     _deadline: Deadline | None = None
     _timeout: float | None = None
 
-    def __init__(self, client: Client | None = None) -> None:
+    def __init__(self, peer: Peer | None = None) -> None:
         """Serve ``client``, where something of it is known."""
-        if client is not None:
-            self._client = client
-            self._socket = client.socket
+        if peer is not None:
+            self._peer = peer
+            self._socket = peer.socket
 
-    def peer_has_left(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Tell whether the client has closed the connection, or its sending half."""
-        return self._client is not None and self._client.has_left()
+        return self._peer is not None and self._peer.is_disconnected()
 
     def set_deadline(self, deadline: Deadline) -> None:
         """Let no receive outlast ``deadline``, where the server hands out its socket."""
@@ -177,22 +177,22 @@ class ServerBody(RequestBody):
             self._timeout = self._socket.gettimeout()
         self._deadline = deadline
 
-    def is_done_but_for(self, size: int) -> bool:
+    def needs_no_close_after(self, size: int) -> bool:
         """Tell whether nothing is left to do but to send a response, not even to give the socket back."""
         is_bounded = self._deadline is not None and self._socket is not None
         # As the base class has it, without a call.
-        return self.is_read and size <= UNHURRIED_BYTES and not is_bounded
+        return self.is_read and size <= SMALL_RESPONSE_BYTES and not is_bounded
 
-    def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def wrap_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Return an iterator over the chunks, of a stream until the client has left."""
-        if self._client is None:
+        if self._peer is None:
             return iter(chunks)
         if self._deadline is not None and self._socket is not None:
             self._socket.settimeout(self._deadline.wait_limit() + SEND_GRACE_MS / 1000)
-        if self._client.hears_late:
+        if self._peer.forwards_request_first:
             with suppress(ConnectError):  # the client is gone, or its time is up
                 self.drain()
-        return self.while_there(chunks)
+        return self.until_disconnect(chunks)
 
     def close(self) -> None:
         """Give the socket back as it was, and take what the client still sends, where nobody else does.
@@ -201,13 +201,13 @@ class ServerBody(RequestBody):
             BrokenPipeError: The body has not come to its end, so that the connection has to, which the
                 server would keep. Servers know this error from their own sends.
         """
-        if self._client is None:
+        if self._peer is None:
             return
         if self._deadline is not None and self._socket is not None:
             self._socket.settimeout(self._timeout)
-        if self._client.lingers is not None and not self.is_read:
-            _linger(self._client.lingers)
-            if self._client.is_kept:
+        if self._peer.linger_fd is not None and not self.is_read:
+            _linger(self._peer.linger_fd)
+            if self._peer.keep_alive:
                 raise BrokenPipeError(errno.EPIPE, "the request was not read to its end")
 
     def _receive(self, read: Callable[[int], bytes], size: int) -> bytes:
@@ -226,7 +226,7 @@ class ServerBody(RequestBody):
             if deadline is not None and self._socket is not None and isinstance(error, TimeoutError):
                 raise deadline_exceeded() from error
             # A connection that is gone is an OSError; servers have other errors for what is malformed.
-            raise lost(deadline) if isinstance(error, OSError) else malformed() from error
+            raise client_disconnected(deadline) if isinstance(error, OSError) else malformed() from error
 
 
 class EmptyBody(ServerBody):
@@ -250,10 +250,10 @@ class LengthBody(ServerBody):
 
     is_read: bool = False
 
-    def __init__(self, stream: _Input, length: int, client: Client | None = None) -> None:
+    def __init__(self, stream: _Input, length: int, peer: Peer | None = None) -> None:
         """Read ``length`` bytes from ``stream``."""
-        if client is not None:
-            super().__init__(client)
+        if peer is not None:
+            super().__init__(peer)
         read1: Callable[[int], bytes] | None = getattr(stream, "read1", None)
         self._read = read1 or stream.read
         self._is_exact = read1 is None
@@ -271,7 +271,7 @@ class LengthBody(ServerBody):
             size = READ_SIZE
         data = self._receive(self._read, size if size < remaining else remaining)
         if not data:
-            raise lost(self._deadline)
+            raise client_disconnected(self._deadline)
         self._remaining = remaining - len(data)
         if not self._remaining:
             self.is_read = True
@@ -286,9 +286,9 @@ class TerminatedBody(ServerBody):
 
     is_read: bool
 
-    def __init__(self, stream: _Input, client: Client | None = None) -> None:
+    def __init__(self, stream: _Input, peer: Peer | None = None) -> None:
         """Read ``stream`` to its end."""
-        super().__init__(client)
+        super().__init__(peer)
         self._read = stream.read
         self.is_read = False
 
@@ -315,10 +315,10 @@ class ChunkedBody(ServerBody):
     is_read: bool
 
     def __init__(
-        self, stream: _BufferedInput, client: Client | None = None, max_bytes: int | None = None
+        self, stream: _BufferedInput, peer: Peer | None = None, max_bytes: int | None = None
     ) -> None:
         """Read the chunks from ``stream``, of ``max_bytes`` at most if the server has such a limit."""
-        super().__init__(client)
+        super().__init__(peer)
         self._stream = stream
         self._has_begun = False
         self._left = 0
@@ -342,7 +342,7 @@ class ChunkedBody(ServerBody):
             )
         data = self._receive(self._stream.read1, min(size, self._left))
         if not data:
-            raise lost(self._deadline)
+            raise client_disconnected(self._deadline)
         self._left -= len(data)
         if self._room is not None:
             self._room -= len(data)
@@ -367,7 +367,7 @@ class ChunkedBody(ServerBody):
     def _line(self) -> bytes:
         line = self._receive(self._stream.readline, self._MAX_LINE)
         if not line.endswith(b"\n") and len(line) < self._MAX_LINE:
-            raise lost(self._deadline)
+            raise client_disconnected(self._deadline)
         if not line.endswith(b"\r\n"):
             raise malformed()
         return line
@@ -378,9 +378,9 @@ class UwsgiChunkedBody(ServerBody):
 
     is_read: bool
 
-    def __init__(self, read_chunk: Callable[..., bytes], client: Client | None = None) -> None:
+    def __init__(self, read_chunk: Callable[..., bytes], peer: Peer | None = None) -> None:
         """Read by ``read_chunk``, which is ``uwsgi.chunked_read``."""
-        super().__init__(client)
+        super().__init__(peer)
         self._read_chunk = read_chunk
         self.is_read = False
 
@@ -404,7 +404,7 @@ class UwsgiChunkedBody(ServerBody):
         return self._read_chunk(max(1, ceil(self._deadline.wait_limit())))
 
 
-class ConsumedBody(ServerBody):
+class PartlyReadBody(ServerBody):
     """A body of which others have read something before it came to the application."""
 
     is_read: bool = False
@@ -433,7 +433,7 @@ class UnreadableBody(ServerBody):
 # What the families share
 
 
-def has_left(descriptor: int) -> bool:
+def is_closed_by_peer(descriptor: int) -> bool:
     """Tell, without waiting, whether the other side of a socket has closed it, or its sending half."""
     return descriptor < 0 or _poll(descriptor, _CLOSED, 0)
 
@@ -470,14 +470,14 @@ def consumed() -> ConnectError:
     return ConnectError(Code.INTERNAL, "the request body was read before, perhaps by middleware")
 
 
-def lost(deadline: Deadline | None) -> ConnectError:
+def client_disconnected(deadline: Deadline | None) -> ConnectError:
     """Return the error of a body whose client has gone before its end.
 
     The client goes when its own clock says that the deadline has passed, which may be a moment early here.
     """
     if deadline is not None and deadline.is_due():
         return deadline_exceeded()
-    return ConnectError(Code.CANCELED, "the client has left in the middle of its request")
+    return ConnectError(Code.CANCELED, "the client disconnected mid-request")
 
 
 def malformed() -> MalformedError:

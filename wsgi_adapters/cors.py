@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from connect_sync.protocols.connect import TRAILER_PREFIX
-from wsgi_adapters.application import with_request_body
+from wsgi_adapters.application import finish_response
 from wsgi_adapters.servers import open_body
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class CORSMiddleware:
             return self._application(environ, start_response)
         if method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
             start_response("204 No Content", self._for_origin(origin, self._preflight_headers))
-            return with_request_body((), open_body(environ))
+            return finish_response((), open_body(environ))
         # A GET without an origin too: a cache may keep its response, and use it for a page.
         added = self._for_origin(origin, self._response_headers)
         return self._application(environ, _adding(added, start_response))

@@ -28,7 +28,7 @@ except ImportError as _error:
 
 from connect_sync.http import close_iterator
 from connect_sync.method import StreamKind
-from wsgi_adapters.application import ERROR_KEY, ConnectWSGIApplication, hand_on_error
+from wsgi_adapters.application import ERROR_KEY, ConnectWSGIApplication, propagate_error
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -125,7 +125,7 @@ class _ServiceView:
             if not isinstance(body, tuple):
                 body = _ResponseChunks(body, request)
                 _close_with(request, body)
-            hand_on_error(environ, request.environ)
+            propagate_error(environ, request.environ)
             if ERROR_KEY in environ:
                 # The response is there, and no exception will tell Django.
                 for alias in databases:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from connect_sync.http import close_iterator
 from connect_sync.method import IdempotencyLevel, StreamKind
-from wsgi_adapters.application import ConnectWSGIApplication, hand_on_error
+from wsgi_adapters.application import ConnectWSGIApplication, propagate_error
 from wsgi_adapters.servers import open_body
 
 try:
@@ -122,7 +122,7 @@ def _answer(application: ConnectWSGIApplication[Any], prefix_length: int) -> Res
         return _write
 
     chunks = environ[_UNSENT] = application(mounted, start_response)
-    hand_on_error(mounted, environ)
+    propagate_error(mounted, environ)
     ((status, headers),) = heads
     has_length = any(name == "content-length" for name, _ in headers)
     site_class: Any = current_app.response_class

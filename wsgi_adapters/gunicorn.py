@@ -21,11 +21,11 @@ from connect_sync.http import READ_SIZE
 from wsgi_adapters.body import (
     DRAIN_MAX_MS,
     SEND_GRACE_MS,
-    UNHURRIED_BYTES,
+    SMALL_RESPONSE_BYTES,
     RequestBody,
+    client_disconnected,
     consumed,
-    has_left,
-    lost,
+    is_closed_by_peer,
     malformed,
 )
 
@@ -106,7 +106,7 @@ class _Http1Body(RequestBody):
         else:
             self._bounded.deadline = deadline
 
-    def join_head(self, write: Callable[[bytes], object]) -> None:
+    def coalesce_head(self, write: Callable[[bytes], object]) -> None:
         """Let the head of the response leave together with the first chunk.
 
         A middleware that yields an empty one before has the head wait for the next.
@@ -117,11 +117,11 @@ class _Http1Body(RequestBody):
         if (
             _is_response(type(response))
             and not response.headers_sent
-            and type(response.sock) is not _HeadHolder
+            and type(response.sock) is not _HeadCoalescer
         ):
-            response.sock = _HeadHolder(response)
+            response.sock = _HeadCoalescer(response)
 
-    def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def wrap_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Return an iterator over the chunks, until the client has left.
 
         No send outlasts what is left of the deadline now, and a moment for its error to leave.
@@ -130,11 +130,11 @@ class _Http1Body(RequestBody):
             sock = self._socket
             self._send_bound = (sock, sock.gettimeout())
             sock.settimeout(self._deadline.wait_limit() + SEND_GRACE_MS / 1000)
-        return self.while_there(chunks)
+        return self.until_disconnect(chunks)
 
-    def peer_has_left(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Tell whether the client has closed the connection, or its sending half."""
-        return has_left(self._socket.fileno())
+        return is_closed_by_peer(self._socket.fileno())
 
     def close(self) -> None:
         """Read what is left, up to a bound."""
@@ -151,7 +151,7 @@ class _Http1Body(RequestBody):
 
     def _timed_out(self) -> ConnectError:
         """Return the error of a read that was not answered in time: of the call, or of the server itself."""
-        return lost(None) if self._deadline is None else deadline_exceeded()
+        return client_disconnected(None) if self._deadline is None else deadline_exceeded()
 
     def _end(self) -> None:
         """Read no more, and give the socket back as it was."""
@@ -167,7 +167,7 @@ class _Http1Body(RequestBody):
         this has to fail, or the rest of the body would be taken for a request.
         """
         self._end()
-        self._input.reader = _LostReader()
+        self._input.reader = _BrokenReader()
 
 
 class GunicornBody(_Http1Body):
@@ -194,10 +194,10 @@ class GunicornBody(_Http1Body):
                 raise self._timed_out() from error
             except OSError as error:
                 self._give_up()
-                raise lost(self._deadline) from error
+                raise client_disconnected(self._deadline) from error
             if not data:
                 self._give_up()
-                raise lost(self._deadline)
+                raise client_disconnected(self._deadline)
         self._remaining = remaining - len(data)
         if not self._remaining:
             self._end()
@@ -232,7 +232,7 @@ class GunicornChunkedBody(_Http1Body):
             raise self._timed_out() from error
         except Exception as error:  # gunicorn has a class of its own for each way to be malformed
             self._give_up()
-            raise lost(self._deadline) if _is_cut_off(error) else malformed() from error
+            raise client_disconnected(self._deadline) if _is_cut_off(error) else malformed() from error
         if not data:
             self._end()
         return data
@@ -313,7 +313,7 @@ class GunicornHttp2Body(RequestBody):
 
             # Anything else means that the connection is gone.
             is_malformed = isinstance(error, HTTP2ProtocolError)
-            raise malformed() if is_malformed else lost(self._deadline) from error
+            raise malformed() if is_malformed else client_disconnected(self._deadline) from error
 
     def _receive(self) -> bytes:
         stream = self._stream
@@ -330,8 +330,8 @@ class GunicornHttp2Body(RequestBody):
                     raise consumed()
                 self.is_read = True
                 break
-            if self._has_left():
-                raise lost(self._deadline)
+            if self._is_disconnected():
+                raise client_disconnected(self._deadline)
             if stream.expect_continue and not stream.response_headers_sent:
                 stream.expect_continue = False
                 connection.send_informational(stream.stream_id, 100, [])
@@ -346,7 +346,7 @@ class GunicornHttp2Body(RequestBody):
                 raise deadline_exceeded()
         return b""
 
-    def _has_left(self) -> bool:
+    def _is_disconnected(self) -> bool:
         return bool(self._stream.disconnected or self._connection.is_closed)
 
     def _read_frames(self, timeout: float) -> bool:
@@ -373,27 +373,27 @@ class GunicornHttp2Body(RequestBody):
         """Let no wait for frames outlast ``deadline``."""
         self._deadline = deadline
 
-    def is_done_but_for(self, size: int) -> bool:
+    def needs_no_close_after(self, size: int) -> bool:
         """Tell whether the client has sent everything, and has room for a response of ``size`` bytes."""
         connection = self._connection
-        if not super().is_done_but_for(size) or self._has_left() or connection._deferred_events:
+        if not super().needs_no_close_after(size) or self._is_disconnected() or connection._deferred_events:
             return False
         window: int = connection.h2_conn.local_flow_control_window(self._stream.stream_id)
         return size <= window
 
-    def peer_has_left(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Tell whether the client has given the stream up, or left."""
         from gunicorn.http2.errors import HTTP2StreamError
 
-        if has_left(self._connection.sock.fileno()):
+        if is_closed_by_peer(self._connection.sock.fileno()):
             return True
         try:
             self._catch_up()
         except HTTP2StreamError:
             return True
-        return self._has_left()
+        return self._is_disconnected()
 
-    def iterate_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def wrap_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the chunks, until the client gives the stream up.
 
         No send outlasts what is left of the deadline now, and a moment for its error to leave: chunks are
@@ -447,7 +447,7 @@ class GunicornHttp2Body(RequestBody):
         return is_read
 
     def _check_peer(self) -> None:
-        if self._has_left():
+        if self._is_disconnected():
             raise _peer_left(self._stream.stream_id)
 
     def _await_end(self) -> None:
@@ -522,7 +522,7 @@ def _is_response(kind: type) -> bool:
     return kind.__module__ == "gunicorn.http.wsgi" and kind.__name__ == "Response"
 
 
-class _HeadHolder:
+class _HeadCoalescer:
     """The socket of a response until its head has left, which it does together with the first chunk.
 
     gunicorn sends the head when there is a chunk, but by a send of its own. Each send lets another thread of
@@ -541,7 +541,7 @@ class _HeadHolder:
         """Keep the head, or send it with the first chunk, after which the response has its socket back."""
         if not self._head and self._has_body():
             self._head = data
-        elif len(data) <= UNHURRIED_BYTES:
+        elif len(data) <= SMALL_RESPONSE_BYTES:
             self._response.sock = self._sock
             self._sock.sendall(self._head + data)
         else:
@@ -570,7 +570,7 @@ class _HeadHolder:
         return self._sock
 
 
-class _LostReader:
+class _BrokenReader:
     """A reader for gunicorn whose connection has lost its place."""
 
     def read(self, size: int) -> bytes:

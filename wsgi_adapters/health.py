@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from connect_sync.health import CHECK, SERVICE, WATCH, Health, ServingStatus, check_service_name
 from connect_sync.method import Method
-from wsgi_adapters.application import ConnectWSGIApplication, with_request_body
+from wsgi_adapters.application import ConnectWSGIApplication, finish_response
 from wsgi_adapters.router import NotFoundApplication, checked_path
 from wsgi_adapters.servers import open_body
 
@@ -88,4 +88,4 @@ class Healthz:
         if request_body.is_framed:
             headers.append(("content-length", str(len(body))))
         start_response(line, headers)
-        return with_request_body(() if method == "HEAD" else (body,), request_body)
+        return finish_response(() if method == "HEAD" else (body,), request_body)

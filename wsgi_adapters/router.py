@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from connect_sync.method import Method
-from wsgi_adapters.application import ConnectWSGIApplication, hand_on_error
+from wsgi_adapters.application import ConnectWSGIApplication, propagate_error
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -77,7 +77,7 @@ class Router:
                 script_name = environ.get("SCRIPT_NAME", "") + prefix
                 inner = {**environ, "SCRIPT_NAME": script_name, "PATH_INFO": below}
                 chunks = application(inner, start_response)
-                hand_on_error(inner, environ)
+                propagate_error(inner, environ)
                 return chunks
         return self._otherwise(environ, start_response)
 

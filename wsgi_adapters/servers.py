@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wsgi_adapters.body import (
     ChunkedBody,
-    Client,
-    ConsumedBody,
     EmptyBody,
     LengthBody,
+    PartlyReadBody,
+    Peer,
     RequestBody,
     TerminatedBody,
     UnreadableBody,
     UwsgiChunkedBody,
-    has_left,
+    is_closed_by_peer,
 )
 from wsgi_adapters.gunicorn import GunicornBody, GunicornChunkedBody, GunicornHttp2Body
 
@@ -57,14 +57,14 @@ def _open_gunicorn(environ: WSGIEnvironment, stream: Any) -> RequestBody:
     if length is None:
         ahead: bytes = stream.read(buffered) + reader.read(reader.buf.tell())
         if reader.parser is None and not ahead:
-            return ConsumedBody()
+            return PartlyReadBody()
         return GunicornChunkedBody(stream, None, ahead)
     if not buffered and str(length) == environ.get("CONTENT_LENGTH"):
         return GunicornBody(stream, length)
     announced = _content_length(environ)
     length += buffered
     if announced is not None and length < announced:
-        return ConsumedBody()
+        return PartlyReadBody()
     return GunicornBody(stream, length, stream.read(buffered))
 
 
@@ -76,25 +76,27 @@ def _open_cheroot(environ: WSGIEnvironment, stream: Any) -> RequestBody:
     # It reads on itself to the end of a known length, but not of chunks.
     is_chunked = "HTTP_TRANSFER_ENCODING" in environ
     descriptor = stream.rfile.fileno()
-    client = Client(lambda: has_left(descriptor), lingers=descriptor if is_chunked else None, is_kept=True)
+    peer = Peer(
+        lambda: is_closed_by_peer(descriptor), linger_fd=descriptor if is_chunked else None, keep_alive=True
+    )
     if is_chunked and environ.get("wsgi.input_terminated"):
         # It holds a chunk in memory until all of it is there, and leaves trailers to be the next request.
         if stream.bytes_read:
-            return ConsumedBody(client)
-        return ChunkedBody(stream.rfile, client, stream.maxlen or None)
-    return _open_plain(environ, stream, client)
+            return PartlyReadBody(peer)
+        return ChunkedBody(stream.rfile, peer, stream.maxlen or None)
+    return _open_plain(environ, stream, peer)
 
 
 def _open_mod_wsgi(environ: WSGIEnvironment, stream: Any) -> RequestBody:
     if not environ.get("mod_wsgi.process_group"):
         return _open_plain(environ, stream, None)
     # The application is in a process of its own.
-    client = Client(lambda: False, hears_late=True)
+    peer = Peer(lambda: False, forwards_request_first=True)
     if "HTTP_TRANSFER_ENCODING" in environ and _content_length(environ) is None and not _is_http1(environ):
         # Daemons get bodies in chunks. HTTP/2 begins one with an empty piece, which becomes the chunk that
         # ends it: to the application it looks whole, and empty.
-        return UnreadableBody(client)
-    return _open_plain(environ, stream, client)
+        return UnreadableBody(peer)
+    return _open_plain(environ, stream, peer)
 
 
 def _open_pyvoy(environ: WSGIEnvironment, stream: Any) -> RequestBody:
@@ -124,43 +126,41 @@ def _open_any(environ: WSGIEnvironment, stream: Any) -> RequestBody:
     is_chunked = "HTTP_TRANSFER_ENCODING" in environ
     if "werkzeug.socket" in environ:
         sock: socket.socket = environ["werkzeug.socket"]
-        client = Client(lambda: has_left(sock.fileno()), sock=sock)
+        peer = Peer(lambda: is_closed_by_peer(sock.fileno()), sock=sock)
         # werkzeug's own decoder receives as often as it takes, each time with the whole timeout.
         reader = getattr(stream, "_rfile", None)
         if is_chunked and reader is not None and environ.get("wsgi.input_terminated"):
             has_begun = getattr(stream, "_done", False) or getattr(stream, "_len", 0)
-            return ConsumedBody(client) if has_begun else ChunkedBody(reader, client)
-        return _open_plain(environ, stream, client)
+            return PartlyReadBody(peer) if has_begun else ChunkedBody(reader, peer)
+        return _open_plain(environ, stream, peer)
     if "waitress.client_disconnected" in environ:
-        return _open_plain(environ, stream, Client(environ["waitress.client_disconnected"]))
+        return _open_plain(environ, stream, Peer(environ["waitress.client_disconnected"]))
     if "uwsgi.version" in environ:
         uwsgi = _uwsgi()
-        client = _lingering(uwsgi.connection_fd())
+        peer = _lingering(uwsgi.connection_fd())
         return (
-            UwsgiChunkedBody(uwsgi.chunked_read, client)
-            if is_chunked
-            else _open_plain(environ, stream, client)
+            UwsgiChunkedBody(uwsgi.chunked_read, peer) if is_chunked else _open_plain(environ, stream, peer)
         )
     if isinstance(stream, io.BufferedReader) and environ.get("SERVER_SOFTWARE", "").startswith("WSGIServer/"):
         # wsgiref's server: those that build on it have inputs of their own.
-        client = _lingering(stream.fileno())
-        return ChunkedBody(stream, client) if is_chunked else _open_plain(environ, stream, client)
+        peer = _lingering(stream.fileno())
+        return ChunkedBody(stream, peer) if is_chunked else _open_plain(environ, stream, peer)
     return _open_plain(environ, stream, None)
 
 
-def _open_plain(environ: WSGIEnvironment, stream: Any, client: Client | None) -> RequestBody:
+def _open_plain(environ: WSGIEnvironment, stream: Any, peer: Peer | None) -> RequestBody:
     """Open a body as PEP 3333 has it, or as its widespread extension ``wsgi.input_terminated`` does."""
     length = _content_length(environ)
     if length is not None:
-        return LengthBody(stream, length, client)
+        return LengthBody(stream, length, peer)
     # From HTTP/2 on a body has its end in the frames, whether a length is announced or not.
     if environ.get("wsgi.input_terminated") or not _is_http1(environ):
-        return TerminatedBody(stream, client)
-    return UnreadableBody(client) if "HTTP_TRANSFER_ENCODING" in environ else EmptyBody(client)
+        return TerminatedBody(stream, peer)
+    return UnreadableBody(peer) if "HTTP_TRANSFER_ENCODING" in environ else EmptyBody(peer)
 
 
-def _lingering(descriptor: int) -> Client:
-    return Client(lambda: has_left(descriptor), lingers=descriptor)
+def _lingering(descriptor: int) -> Peer:
+    return Peer(lambda: is_closed_by_peer(descriptor), linger_fd=descriptor)
 
 
 def _is_http1(environ: WSGIEnvironment) -> bool:

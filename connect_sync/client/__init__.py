@@ -1,6 +1,6 @@
 """The blocking client, its transport over urllib3, and the handles on calls in flight."""
 
-from connect_sync.client.client import ConnectClient, Protocol
+from connect_sync.client.client import ConnectClient
 from connect_sync.client.lifetime import Cancellation, Lifetime
 from connect_sync.client.metadata import ResponseMetadata
 from connect_sync.client.stream import ResponseStream
@@ -10,7 +10,6 @@ __all__ = [
     "Cancellation",
     "ConnectClient",
     "Lifetime",
-    "Protocol",
     "ResponseMetadata",
     "ResponseStream",
     "Transport",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -46,6 +45,7 @@ from connect_sync.http import (
 )
 from connect_sync.interceptor import Interceptor, check_interceptors, intercept
 from connect_sync.method import IdempotencyLevel, InputT, Method, OutputT, StreamKind
+from connect_sync.protocol_type import ProtocolType
 from connect_sync.protocols import connect
 from connect_sync.protocols.grpc_web import GRPC_WEB
 from connect_sync.protocols.protocol import (
@@ -67,16 +67,9 @@ _MAX_GET_TARGET = 4000
 """How long a GET's path and query may be, in bytes: gunicorn takes a request line of 4,094."""
 
 
-class Protocol(Enum):
-    """The protocols that a client can speak. gRPC is none of them: it needs HTTP/2, urllib3 has HTTP/1.1."""
-
-    CONNECT = "connect"
-    GRPC_WEB = "grpc-web"
-
-
-_ENVELOPED: dict[Protocol, EndEnvelopeProtocol] = {
-    Protocol.CONNECT: connect.STREAM,
-    Protocol.GRPC_WEB: GRPC_WEB,
+_ENVELOPED: dict[ProtocolType, EndEnvelopeProtocol] = {
+    ProtocolType.CONNECT: connect.STREAM,
+    ProtocolType.GRPC_WEB: GRPC_WEB,
 }
 
 
@@ -149,7 +142,7 @@ class ConnectClient:
         address: str,
         *,
         proto_json: bool = False,
-        protocol: Protocol = Protocol.CONNECT,
+        protocol: ProtocolType = ProtocolType.CONNECT,
         send_compression: Compression | str | None = None,
         accept_compression: Iterable[Compression | str] = DEFAULT_COMPRESSIONS,
         compress_min_bytes: int = DEFAULT_COMPRESS_MIN_BYTES,
@@ -198,7 +191,7 @@ class ConnectClient:
         self._prefix_size = len(urlsplit(address).path)
         self._transport = transport or Urllib3Transport(address, pool_manager)
         wrappers = check_interceptors(interceptors)
-        self._protocol = _ENVELOPED[Protocol(protocol)]
+        self._protocol = _ENVELOPED[ProtocolType(protocol)]
         self._has_get = self._protocol is connect.STREAM
         send_unary = self._send_unary if self._has_get else self._send_enveloped_unary
         self._unary = intercept(send_unary, StreamKind.UNARY, wrappers)
@@ -465,14 +458,14 @@ class ConnectClient:
                 yield _decode(message, call)
                 check()
         except (MalformedError, TooLargeError) as fault:
-            raise _fault_of_server(fault) from fault
+            raise response_error(fault) from fault
         if is_empty:
-            end = protocol.find_end(call.response_headers())
+            end = protocol.trailers_only_end(call.response_headers())
         if end is None:
             raise ConnectError(Code.INTERNAL, "the response has no end of its stream")
         error, trailers = end
         call.set_response_trailers(trailers)
-        if _goes_on(envelopes, body, call):
+        if _drain_after_end(envelopes, body, call):
             raise ConnectError(Code.INTERNAL, "the response goes on behind its end")
         if error is not None:
             raise error
@@ -504,7 +497,7 @@ class ConnectClient:
                 raise
             raise connect.decode_error(response.status, data, path)
         # gRPC, "HTTP to gRPC Status Code Mapping": the HTTP status speaks where there is no other.
-        failure, trailers = protocol.find_end(response.headers) or (None, None)
+        failure, trailers = protocol.trailers_only_end(response.headers) or (None, None)
         if failure is None or trailers is None:
             raise http_error(response.status, path)
         call.set_response_trailers(trailers)
@@ -519,7 +512,7 @@ class ConnectClient:
                 return data
             return compression.decompress(data, self._read_max_bytes)
         except (MalformedError, TooLargeError) as error:
-            raise _fault_of_server(error) from error
+            raise response_error(error) from error
 
     def _find_compression(self, name: str | None) -> Compression | None:
         try:
@@ -532,10 +525,10 @@ def _decode(data: bytes, call: _Call) -> Message:
     try:
         return cast(Message, call.endpoint.decode(data))
     except MalformedError as error:
-        raise _fault_of_server(error) from error
+        raise response_error(error) from error
 
 
-def _goes_on(envelopes: Iterator[tuple[int, bytes]], body: Body, call: _Call) -> bool:
+def _drain_after_end(envelopes: Iterator[tuple[int, bytes]], body: Body, call: _Call) -> bool:
     """Read to the end of a body whose stream has ended, so that its connection can be used again.
 
     The result of the call is there: that the connection is lost, or slow to end, does not change it.
@@ -577,7 +570,7 @@ def _check_timeout(timeout_ms: float) -> None:
         raise ValueError(f"timeout_ms is {timeout_ms}: it takes at most {connect.MAX_TIMEOUT_MS}")
 
 
-def _fault_of_server(error: MalformedError | TooLargeError) -> ConnectError:
+def response_error(error: MalformedError | TooLargeError) -> ConnectError:
     """Return the error of a response that this side cannot take, which says that it is the response."""
     if isinstance(error, TooLargeError):
         return ConnectError(error.code, f"the response is too large: {error.message}")

@@ -123,11 +123,11 @@ class Urllib3Transport:
             self._manager.clear()
             self._pool = self._open_pool()
 
-    def give_back(self, connection: HTTPConnection) -> None:
+    def release(self, connection: HTTPConnection) -> None:
         """Put a connection back into the pool: an open one to be used again, a closed one as a place."""
         self._pool._put_conn(connection)
 
-    def give_back_later(self, connection: HTTPConnection) -> None:
+    def release_later(self, connection: HTTPConnection) -> None:
         """Put a closed connection back when the pool is used next.
 
         For the collection of garbage, which may run while its own thread holds the lock of the pool.
@@ -191,7 +191,7 @@ class Urllib3Transport:
         if not self._collected.empty():
             with suppress(Empty):  # other threads take from it too
                 while True:
-                    self.give_back(self._collected.get_nowait())
+                    self.release(self._collected.get_nowait())
         try:
             return cast(HTTPConnection, self._pool._get_conn(timeout=timeout))
         except EmptyPoolError:
@@ -336,7 +336,7 @@ class _Exchange:
             or self._has_leftover()
         ):
             connection.close()
-        self._transport.give_back(connection)
+        self._transport.release(connection)
 
     def abandon(self) -> None:
         """Let go of the connection while garbage is collected."""
@@ -344,7 +344,7 @@ class _Exchange:
         if connection is not None:
             self._lifetime.detach(self)
             connection.close()
-            self._transport.give_back_later(connection)
+            self._transport.release_later(connection)
 
     def _send(self, data: bytes) -> bool:
         """Send bytes, waiting till the socket has taken them; return whether it did."""

@@ -47,7 +47,7 @@ class GrpcWeb(GrpcFamily, EndEnvelopeProtocol):
             pairs.append((name.strip(), value.strip()))
         return decode_status(Headers.from_wire(pairs))
 
-    def find_end(self, headers: Headers) -> tuple[ConnectError | None, Headers] | None:
+    def trailers_only_end(self, headers: Headers) -> tuple[ConnectError | None, Headers] | None:
         """Return the status and the metadata of a response that is "Trailers-Only"."""
         if STATUS not in headers:
             return None

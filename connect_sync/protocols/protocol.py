@@ -82,7 +82,7 @@ class WireProtocol(ABC):
             ConnectError: ``invalid_argument`` for a malformed timeout or an unknown version;
                 ``unimplemented`` for a compression that is not among ``compressions``.
         """
-        version, timeout, encoding, accept = headers.get_four(self._names)
+        version, timeout, encoding, accept = headers.get_many(self._names)
         if version is not None and version != self.known_version and self.version:
             raise ConnectError(
                 Code.INVALID_ARGUMENT,
@@ -125,7 +125,7 @@ class WireProtocol(ABC):
         """Tell whether the body of a response whose status is not 200 may hold the call's error."""
         return False
 
-    def find_end(self, headers: Headers) -> tuple[ConnectError | None, Headers] | None:
+    def trailers_only_end(self, headers: Headers) -> tuple[ConnectError | None, Headers] | None:
         """Return the end of a response that its headers hold, where its body does not; else None."""
         return None
 

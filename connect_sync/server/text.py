@@ -74,9 +74,9 @@ class TextBody(Body):
         """Bound the reads of the base64."""
         self._body.set_deadline(deadline)
 
-    def peer_has_left(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Tell whether who sends the base64 has left."""
-        return self._body.peer_has_left()
+        return self._body.is_disconnected()
 
     def close(self) -> None:
         """Close the body of base64."""

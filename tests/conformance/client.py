@@ -28,7 +28,7 @@ from connectrpc.conformance.v1.service_connect import ConformanceServiceClient
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
-from connect_sync import Cancellation, ConnectError, Headers, Protocol, ResponseMetadata
+from connect_sync import Cancellation, ConnectError, Headers, ProtocolType, ResponseMetadata
 from connect_sync.http import DEFAULT_READ_MAX_BYTES
 from tests.conformance.wire import from_headers, read_messages, to_pairs, write_message
 
@@ -37,8 +37,8 @@ _MessageT = TypeVar("_MessageT", bound=Message)
 _SERVICE = "connectrpc.conformance.v1.ConformanceService"
 
 _PROTOCOLS = {
-    config_pb2.PROTOCOL_CONNECT: Protocol.CONNECT,
-    config_pb2.PROTOCOL_GRPC_WEB: Protocol.GRPC_WEB,
+    config_pb2.PROTOCOL_CONNECT: ProtocolType.CONNECT,
+    config_pb2.PROTOCOL_GRPC_WEB: ProtocolType.GRPC_WEB,
 }
 _COMPRESSIONS = {
     config_pb2.COMPRESSION_IDENTITY: None,

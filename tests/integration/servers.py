@@ -17,7 +17,7 @@ import urllib3
 from echo.v1.echo_connect import EchoServiceClient
 from echo.v1.echo_pb2 import EchoRequest
 
-from connect_sync import Protocol, ResponseMetadata
+from connect_sync import ProtocolType, ResponseMetadata
 from tests.integration.certificates import Certificates
 from tests.integration.dialects import Dialect
 from tests.integration.http2 import Http2Connection
@@ -95,7 +95,7 @@ class Gunicorn:
         self,
         *,
         proto_json: bool = False,
-        protocol: Protocol = Protocol.CONNECT,
+        protocol: ProtocolType = ProtocolType.CONNECT,
         compression: str | None = None,
     ) -> Iterator[EchoServiceClient]:
         """Lend a client of the service."""

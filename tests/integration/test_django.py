@@ -17,7 +17,7 @@ import pytest
 from echo.v1.echo_connect import EchoServiceClient
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
-from connect_sync import Protocol, ResponseMetadata
+from connect_sync import ProtocolType, ResponseMetadata
 from tests.integration.channel import Channel
 from tests.integration.dialects import Dialect
 from tests.integration.servers import Gunicorn, Http2Gunicorn
@@ -32,6 +32,7 @@ from tests.integration.wire import (
     post,
 )
 from tests.interop import grpcio_calls
+from tests.support import CLIENT_PROTOCOLS
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +43,7 @@ PROTO = {"content-type": "application/proto"}
 all_dialects = pytest.mark.parametrize(
     "dialect", [Dialect.CONNECT, Dialect.GRPC_WEB, Dialect.GRPC_WEB_TEXT], ids=lambda dialect: dialect.name
 )
-all_protocols = pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
+all_protocols = pytest.mark.parametrize("protocol", CLIENT_PROTOCOLS, ids=lambda protocol: protocol.value)
 
 
 class Site:
@@ -106,7 +107,7 @@ def site(running_site: Site) -> Iterator[Site]:
 
 
 @all_protocols
-def test_calls_are_those_of_the_user_who_has_logged_in(site: Site, protocol: Protocol) -> None:
+def test_calls_are_those_of_the_user_who_has_logged_in(site: Site, protocol: ProtocolType) -> None:
     headers = site.log_in("jane")
     with EchoServiceClient(site.server.url, protocol=protocol) as client:
         assert client.echo(EchoRequest(payload=b"a"), headers=headers).payload == b"jane"
@@ -116,7 +117,7 @@ def test_calls_are_those_of_the_user_who_has_logged_in(site: Site, protocol: Pro
 
 @all_protocols
 @pytest.mark.parametrize("prefix", ["", "/api"])
-def test_streams_are_served(site: Site, protocol: Protocol, prefix: str) -> None:
+def test_streams_are_served(site: Site, protocol: ProtocolType, prefix: str) -> None:
     requests = [EchoRequest(payload=name.encode()) for name in NAMES]
     with EchoServiceClient(site.server.url + prefix, protocol=protocol) as client:
         assert client.collect(requests).payload == "".join(NAMES).encode()
@@ -181,10 +182,10 @@ def test_client_stream_that_breaks_off_is_rolled_back(site: Site, channel: Chann
 
 
 @all_protocols
-def test_unary_call_is_committed_or_rolled_back(site: Site, protocol: Protocol) -> None:
+def test_unary_call_is_committed_or_rolled_back(site: Site, protocol: ProtocolType) -> None:
     for payload, error in [(b"good", ""), (b"bad", "aborted"), (b"worse", "bug")]:
         request = EchoRequest(payload=payload, error=error)
-        if protocol is Protocol.CONNECT:
+        if protocol is ProtocolType.CONNECT:
             call = post("Echo", PROTO, request.SerializeToString())
         else:
             call = post("Echo", Dialect.GRPC_WEB.headers, Dialect.GRPC_WEB.wrap(request))

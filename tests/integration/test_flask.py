@@ -17,7 +17,7 @@ import pytest
 from echo.v1.echo_connect import EchoServiceClient
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
-from connect_sync import Code, Protocol
+from connect_sync import Code, ProtocolType
 from tests.integration.calls import Kind
 from tests.integration.channel import Channel
 from tests.integration.dialects import Dialect, Outcome
@@ -32,6 +32,7 @@ from tests.integration.wire import (
     envelope,
     post,
 )
+from tests.support import CLIENT_PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -189,9 +190,9 @@ def test_deadline_ends_the_wait_for_a_silent_client(site: Gunicorn, channel: Cha
 
 
 @pytest.mark.parametrize("prefix", ["", "/tenants/mine"], ids=["at the root", "below a prefix"])
-@pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
+@pytest.mark.parametrize("protocol", CLIENT_PROTOCOLS, ids=lambda protocol: protocol.value)
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
-def test_client_calls_a_view(site: Gunicorn, prefix: str, protocol: Protocol, kind: Kind) -> None:
+def test_client_calls_a_view(site: Gunicorn, prefix: str, protocol: ProtocolType, kind: Kind) -> None:
     with EchoServiceClient(site.url + prefix, protocol=protocol, send_compression="gzip") as client:
         (payload,) = kind.call(client, EchoRequest(payload=b"x" * 5000, times=1))
     assert payload == b"x" * 5000

@@ -16,13 +16,14 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest as OfficialRequest
 from grpc_health.v1.health_pb2 import HealthCheckResponse as OfficialResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from connect_sync import Code, ConnectError, Protocol
+from connect_sync import Code, ConnectError, ProtocolType
 from connect_sync.health import Health, HealthCheckRequest, HealthClient, ServingStatus
 from tests.integration.channel import Channel
 from tests.integration.newcomer import README, Newcomer, read_blocks, sort_blocks
 from tests.integration.servers import Gunicorn, Http2Gunicorn
 from tests.integration.wire import LAST_CHUNK, PATIENCE, chunk, head
 from tests.interop import grpcio_calls
+from tests.support import CLIENT_PROTOCOLS
 from wsgi_adapters.health import Healthz
 
 APPLICATION = "tests.integration.healthy:application"
@@ -90,11 +91,11 @@ def test_official_client_watches(owner: Owner, stub: Any, channel: Channel) -> N
 
 # The client of connect-sync
 
-both_protocols = pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
+both_protocols = pytest.mark.parametrize("protocol", CLIENT_PROTOCOLS, ids=lambda protocol: protocol.value)
 
 
 @both_protocols
-def test_client_checks_and_watches(owner: Owner, protocol: Protocol) -> None:
+def test_client_checks_and_watches(owner: Owner, protocol: ProtocolType) -> None:
     request = HealthCheckRequest(service=NAME)
     with HealthClient(owner.server.url, protocol=protocol) as client:
         with pytest.raises(ConnectError) as raised:
@@ -109,7 +110,7 @@ def test_client_checks_and_watches(owner: Owner, protocol: Protocol) -> None:
 
 
 @both_protocols
-def test_watch_ends_when_its_client_leaves(owner: Owner, channel: Channel, protocol: Protocol) -> None:
+def test_watch_ends_when_its_client_leaves(owner: Owner, channel: Channel, protocol: ProtocolType) -> None:
     with HealthClient(owner.server.url, protocol=protocol) as client:
         with client.watch(HealthCheckRequest(), headers=channel.headers) as responses:
             assert next(responses).status == SERVING
@@ -117,7 +118,7 @@ def test_watch_ends_when_its_client_leaves(owner: Owner, channel: Channel, proto
 
 
 @both_protocols
-def test_watch_ends_at_its_deadline(owner: Owner, channel: Channel, protocol: Protocol) -> None:
+def test_watch_ends_at_its_deadline(owner: Owner, channel: Channel, protocol: ProtocolType) -> None:
     with HealthClient(owner.server.url, protocol=protocol) as client:
         client.check(HealthCheckRequest())  # so that the time does not run while the server starts
         with pytest.raises(ConnectError) as raised:

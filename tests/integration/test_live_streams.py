@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
-from connect_sync import Protocol
+from connect_sync import ProtocolType
 from tests.integration.channel import Channel
 from tests.integration.dialects import Dialect, Outcome
 from tests.integration.live import (
@@ -28,6 +28,7 @@ from tests.integration.live import (
 )
 from tests.integration.servers import Gunicorn
 from tests.integration.wire import END, LAST_CHUNK, chunk, envelope, envelopes, post
+from tests.support import CLIENT_PROTOCOLS
 
 STREAM = {"content-type": "application/connect+proto"}
 
@@ -158,11 +159,11 @@ def test_message_reaches_handler_over_tls(tls_server: Gunicorn, channel: Channel
         assert connection.read_reply().messages() == [joined()]
 
 
-@pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
+@pytest.mark.parametrize("protocol", CLIENT_PROTOCOLS, ids=lambda protocol: protocol.value)
 @pytest.mark.parametrize("compression", [None, "gzip"])
 @pytest.mark.parametrize("proto_json", [False, True], ids=["proto", "json"])
 def test_client_sends_message_before_it_asks_for_next(
-    live_server: Gunicorn, channel: Channel, protocol: Protocol, proto_json: bool, compression: str | None
+    live_server: Gunicorn, channel: Channel, protocol: ProtocolType, proto_json: bool, compression: str | None
 ) -> None:
     with live_server.client(proto_json=proto_json, protocol=protocol, compression=compression) as client:
         response = client.collect(paced(channel), headers=channel.headers)
@@ -215,11 +216,11 @@ def test_response_reaches_client_before_next_is_asked_for_in_grpc_web(
         assert connection.read_chunk() == b""
 
 
-@pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
+@pytest.mark.parametrize("protocol", CLIENT_PROTOCOLS, ids=lambda protocol: protocol.value)
 @pytest.mark.parametrize("compression", [None, "gzip"])
 @pytest.mark.parametrize("proto_json", [False, True], ids=["proto", "json"])
 def test_client_gives_response_before_next_is_asked_for(
-    live_server: Gunicorn, channel: Channel, protocol: Protocol, proto_json: bool, compression: str | None
+    live_server: Gunicorn, channel: Channel, protocol: ProtocolType, proto_json: bool, compression: str | None
 ) -> None:
     with live_server.client(proto_json=proto_json, protocol=protocol, compression=compression) as client:
         assert_live(client.repeat(EchoRequest(payload=b"x", times=3), headers=channel.headers), channel)

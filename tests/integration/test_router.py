@@ -10,14 +10,15 @@ from echo.v1.echo_pb2 import EchoRequest
 from interop.v1.interop_connect import InteropServiceClient
 from interop.v1.interop_pb2 import InteropRequest
 
-from connect_sync import Protocol
+from connect_sync import ProtocolType
 from tests.integration.channel import Channel
 from tests.integration.live import NAMES, assert_live, paced
 from tests.integration.servers import Gunicorn, Http2Gunicorn
 from tests.integration.wire import LAST_CHUNK, chunk, head
 from tests.interop import grpcio_calls
+from tests.support import CLIENT_PROTOCOLS
 
-all_protocols = pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
+all_protocols = pytest.mark.parametrize("protocol", CLIENT_PROTOCOLS, ids=lambda protocol: protocol.value)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, application: str, *options: 
 
 @all_protocols
 @pytest.mark.parametrize("server", ["inside_a_site", "mounted"])
-def test_every_service_is_served(request: pytest.FixtureRequest, server: str, protocol: Protocol) -> None:
+def test_every_service_is_served(request: pytest.FixtureRequest, server: str, protocol: ProtocolType) -> None:
     gunicorn: Gunicorn = request.getfixturevalue(server)
     url = f"{gunicorn.url}/{'api/v1' if server == 'inside_a_site' else 'mounted'}"
     with EchoServiceClient(url, protocol=protocol) as echo:
@@ -61,7 +62,7 @@ def test_get_is_served(inside_a_site: Gunicorn) -> None:
 
 @all_protocols
 def test_message_reaches_handler_before_next_is_sent(
-    inside_a_site: Gunicorn, channel: Channel, protocol: Protocol
+    inside_a_site: Gunicorn, channel: Channel, protocol: ProtocolType
 ) -> None:
     with EchoServiceClient(f"{inside_a_site.url}/api/v1", protocol=protocol) as client:
         response = client.collect(paced(channel), headers=channel.headers)
@@ -70,7 +71,7 @@ def test_message_reaches_handler_before_next_is_sent(
 
 @all_protocols
 def test_response_reaches_client_before_next_is_asked_for(
-    inside_a_site: Gunicorn, channel: Channel, protocol: Protocol
+    inside_a_site: Gunicorn, channel: Channel, protocol: ProtocolType
 ) -> None:
     with EchoServiceClient(f"{inside_a_site.url}/api/v1", protocol=protocol) as client:
         assert_live(client.repeat(EchoRequest(payload=b"x", times=3), headers=channel.headers), channel)

@@ -9,13 +9,14 @@ import pytest
 from echo.v1.echo_connect import EchoServiceClient
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
-from connect_sync import Protocol
+from connect_sync import ProtocolType
 from tests.integration.calls import Kind as CallKind
 from tests.integration.channel import Channel
 from tests.integration.dialects import Dialect
 from tests.integration.live import NAMES, assert_closed, assert_live, joined, paced, wrap
 from tests.integration.other_servers import KINDS, OtherServer
 from tests.integration.wire import LAST_CHUNK, Connection, chunk, envelope, post
+from tests.support import CLIENT_PROTOCOLS
 
 PROTO = {"content-type": "application/proto"}
 STREAM = {"content-type": "application/connect+proto"}
@@ -23,7 +24,7 @@ CHUNKED = {"transfer-encoding": "chunked"}
 TIMEOUT_MS = 100
 TIMEOUT = {"connect-timeout-ms": str(TIMEOUT_MS)}
 
-protocols = pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
+protocols = pytest.mark.parametrize("protocol", CLIENT_PROTOCOLS, ids=lambda protocol: protocol.value)
 
 
 def on(names: Iterable[str]) -> pytest.MarkDecorator:
@@ -60,7 +61,7 @@ def server(request: pytest.FixtureRequest, running: dict[str, OtherServer]) -> I
 @pytest.mark.parametrize("proto_json", [False, True], ids=["proto", "json"])
 @pytest.mark.parametrize("kind", CallKind, ids=lambda kind: kind.value)
 def test_calls_of_each_kind(
-    server: OtherServer, protocol: Protocol, proto_json: bool, kind: CallKind
+    server: OtherServer, protocol: ProtocolType, proto_json: bool, kind: CallKind
 ) -> None:
     with EchoServiceClient(server.url, protocol=protocol, proto_json=proto_json) as client:
         for _ in range(3):
@@ -88,7 +89,7 @@ def test_large_messages(server: OtherServer) -> None:
 @where_live
 @protocols
 def test_message_reaches_handler_before_next_is_sent(
-    server: OtherServer, channel: Channel, protocol: Protocol
+    server: OtherServer, channel: Channel, protocol: ProtocolType
 ) -> None:
     with EchoServiceClient(server.url, protocol=protocol) as client:
         response = client.collect(paced(channel), headers=channel.headers)
@@ -153,7 +154,7 @@ def test_handler_is_called_when_the_body_has_ended(
 @everywhere
 @protocols
 def test_response_reaches_client_before_next_is_asked_for(
-    server: OtherServer, channel: Channel, protocol: Protocol
+    server: OtherServer, channel: Channel, protocol: ProtocolType
 ) -> None:
     with EchoServiceClient(server.url, protocol=protocol) as client:
         assert_live(client.repeat(EchoRequest(payload=b"x", times=3), headers=channel.headers), channel)

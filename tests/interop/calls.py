@@ -25,7 +25,7 @@ from connect_sync import (
     Cancellation,
     ConnectError,
     Headers,
-    Protocol,
+    ProtocolType,
     ResponseMetadata,
     ResponseStream,
 )
@@ -44,7 +44,7 @@ def check(address: str, variant: Variant, scenario: str) -> None:
     """Go through a scenario with the server at ``address``, and compare what comes of it with what should."""
     with InteropServiceClient(
         address,
-        protocol=Protocol(variant.protocol),
+        protocol=ProtocolType(variant.protocol),
         proto_json=variant.format == "json",
         send_compression="gzip",
         accept_compression=["gzip"],

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from echo.v1.echo_connect import EchoServiceClient
 
-from connect_sync import Protocol
+from connect_sync import ProtocolType
 from tests.integration.http2 import Http2Connection
 from tests.integration.wire import PATIENCE, Connection
 
@@ -104,7 +104,7 @@ class Apache:
 
     @contextmanager
     def client(
-        self, protocol: Protocol = Protocol.CONNECT, compression: str | None = None
+        self, protocol: ProtocolType = ProtocolType.CONNECT, compression: str | None = None
     ) -> Iterator[EchoServiceClient]:
         """Lend a client of the service."""
         with EchoServiceClient(self.url, protocol=protocol, send_compression=compression) as client:

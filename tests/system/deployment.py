@@ -26,7 +26,7 @@ import urllib3
 from echo.v1.echo_connect import EchoServiceClient
 from echo.v1.echo_pb2 import EchoRequest
 
-from connect_sync import Code, ConnectError, IdempotencyLevel, Protocol, RequestContext
+from connect_sync import Code, ConnectError, IdempotencyLevel, ProtocolType, RequestContext
 from tests.integration.certificates import Certificates
 from tests.integration.wire import PATIENCE
 
@@ -363,7 +363,7 @@ class Deployment:
 
     @contextmanager
     def client(
-        self, *interceptors: Any, protocol: Protocol = Protocol.CONNECT, has_certificate: bool = False
+        self, *interceptors: Any, protocol: ProtocolType = ProtocolType.CONNECT, has_certificate: bool = False
     ) -> Iterator[EchoServiceClient]:
         """Lend a client of the service, which calls the proxy."""
         context = self._certificates.client_context(certificate="known" if has_certificate else "none")

@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
-from connect_sync import Protocol, ResponseMetadata
+from connect_sync import ProtocolType, ResponseMetadata
 from tests.integration.calls import Kind, endless_requests
 from tests.integration.channel import Channel
 from tests.integration.dialects import Dialect, Outcome
@@ -29,6 +29,7 @@ from tests.integration.live import (
     wrap,
 )
 from tests.integration.wire import LAST_CHUNK, Connection, chunk, envelope, post
+from tests.support import CLIENT_PROTOCOLS
 from tests.system.apache import Apache, Mode
 
 PROTO = {"content-type": "application/proto"}
@@ -46,7 +47,7 @@ all_dialects = pytest.mark.parametrize(
 http2_dialects = pytest.mark.parametrize(
     "dialect", [Dialect.CONNECT, Dialect.GRPC_WEB], ids=lambda dialect: dialect.name
 )
-all_protocols = pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
+all_protocols = pytest.mark.parametrize("protocol", CLIENT_PROTOCOLS, ids=lambda protocol: protocol.value)
 
 
 @pytest.fixture(scope="module", params=Mode, ids=lambda mode: mode.value)
@@ -106,7 +107,7 @@ class Responses:
 @all_protocols
 @pytest.mark.parametrize("compression", [None, "gzip"])
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
-def test_call(apache: Apache, kind: Kind, protocol: Protocol, compression: str | None) -> None:
+def test_call(apache: Apache, kind: Kind, protocol: ProtocolType, compression: str | None) -> None:
     with apache.client(protocol, compression) as client:
         assert kind.call(client, EchoRequest(payload=bytes(1 << 20), times=1)) == [bytes(1 << 20)]
 
@@ -192,7 +193,7 @@ def test_message_reaches_handler_before_next_is_sent_in_dialect(
 @all_protocols
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_message_of_client_reaches_handler_before_next_is_asked_for(
-    apache: Apache, channel: Channel, protocol: Protocol, compression: str | None
+    apache: Apache, channel: Channel, protocol: ProtocolType, compression: str | None
 ) -> None:
     with apache.client(protocol, compression) as client:
         assert client.collect(paced(channel), headers=channel.headers).payload == "".join(NAMES).encode()
@@ -226,7 +227,7 @@ def test_response_reaches_client_before_next_is_asked_for(
 @all_protocols
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_client_gives_response_before_next_is_asked_for(
-    apache: Apache, channel: Channel, protocol: Protocol, compression: str | None
+    apache: Apache, channel: Channel, protocol: ProtocolType, compression: str | None
 ) -> None:
     request = EchoRequest(payload=b"x", times=3)
     with apache.client(protocol, compression) as client:
@@ -326,7 +327,7 @@ def test_early_answer_reaches_client_before_its_request_ends(apache: Apache) -> 
 
 @embedded
 @all_protocols
-def test_early_answer_ends_an_endless_request(apache: Apache, protocol: Protocol) -> None:
+def test_early_answer_ends_an_endless_request(apache: Apache, protocol: ProtocolType) -> None:
     def requests() -> Iterator[EchoRequest]:
         yield EchoRequest(payload=b"anna", is_last=True)
         yield from endless_requests()

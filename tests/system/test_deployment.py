@@ -18,10 +18,11 @@ import yaml
 from echo.v1.echo_connect import EchoServiceClient
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
-from connect_sync import Code, ConnectError, Protocol, ResponseStream
+from connect_sync import Code, ConnectError, ProtocolType, ResponseStream
 from tests.integration.certificates import Certificates
 from tests.integration.channel import Channel
 from tests.integration.live import NAMES, assert_live, paced
+from tests.support import CLIENT_PROTOCOLS
 from tests.system.deployment import SAMPLE, Deployment, Envoy, Image, Load, Nginx
 
 
@@ -38,18 +39,18 @@ def test_program_accepts_its_configuration(deployment: Deployment) -> None:
     assert "warn" not in deployment.proxy.check()
 
 
-@pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
+@pytest.mark.parametrize("protocol", CLIENT_PROTOCOLS, ids=lambda protocol: protocol.value)
 def test_message_reaches_handler_before_next_is_sent(
-    deployment: Deployment, channel: Channel, protocol: Protocol
+    deployment: Deployment, channel: Channel, protocol: ProtocolType
 ) -> None:
     with deployment.client(protocol=protocol) as client:
         response = client.collect(paced(channel), headers=channel.headers)
     assert response.payload == "".join(NAMES).encode()
 
 
-@pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
+@pytest.mark.parametrize("protocol", CLIENT_PROTOCOLS, ids=lambda protocol: protocol.value)
 def test_response_reaches_client_before_next_is_asked_for(
-    deployment: Deployment, channel: Channel, protocol: Protocol
+    deployment: Deployment, channel: Channel, protocol: ProtocolType
 ) -> None:
     request = EchoRequest(payload=b"x", times=3)
     with deployment.client(protocol=protocol) as client:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from echo.v1.echo_pb2 import EchoRequest
 
-from connect_sync import Protocol
+from connect_sync import ProtocolType
 from tests.integration.calls import Kind
 from tests.integration.channel import Channel
 from tests.integration.live import NAMES, assert_closed, assert_live, paced, wrap
 from tests.integration.servers import Gunicorn, Http2Gunicorn
 from tests.integration.wire import chunk, envelope, post
 from tests.interop import grpcio_calls
+from tests.support import CLIENT_PROTOCOLS
 
 _PACKAGES = Path(__file__).resolve().parents[2] / "build" / "system" / "gunicorn"
 
@@ -39,9 +40,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     assert "Starting gunicorn 27.0.0" in log
 
 
-@pytest.mark.parametrize("protocol", Protocol, ids=lambda protocol: protocol.value)
+@pytest.mark.parametrize("protocol", CLIENT_PROTOCOLS, ids=lambda protocol: protocol.value)
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
-def test_calls_of_each_kind(server: Gunicorn, protocol: Protocol, kind: Kind) -> None:
+def test_calls_of_each_kind(server: Gunicorn, protocol: ProtocolType, kind: Kind) -> None:
     with server.client(protocol=protocol) as client:
         for _ in range(3):
             assert kind.call(client) == [b"request"]
