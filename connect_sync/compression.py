@@ -48,7 +48,7 @@ class Compression(Protocol):
         Raises:
             ConnectError: ``resource_exhausted``, before more than ``max_bytes`` and one step of at most
                 64 KiB are made.
-            MalformedError: The data is damaged, cut off, or has more behind its end.
+            MalformedError: The data is damaged or cut off, or there is more data after its end.
         """
         ...
 
@@ -76,16 +76,53 @@ class _Zlib:
     def decompress(self, data: bytes, max_bytes: int) -> bytes:
         """Decompress a whole message. Raises ConnectError as ``Compression.decompress`` does."""
         try:
-            return _decompress_stream(self.name, zlib.decompressobj(self._window_bits), data, max_bytes)
+            return self._decompress(data, max_bytes)
         except zlib.error as error:
             raise _damaged(self.name, "it is damaged") from error
 
+    def _decompress(self, data: bytes, max_bytes: int) -> bytes:
+        return _decompress_only(self.name, zlib.decompressobj(self._window_bits), data, max_bytes)
+
 
 class Gzip(_Zlib):
-    """gzip (RFC 1952), by the standard library. A message is one member."""
+    """gzip (RFC 1952), by the standard library. It writes one member, and reads one or several."""
 
     name = "gzip"
     _window_bits = 16 + zlib.MAX_WBITS
+
+    _MAGIC = b"\x1f\x8b"
+    # How much of a further member goes into its decompressor first, which copies what comes after its end.
+    _FIRST_STEP = 512
+
+    def _decompress(self, data: bytes, max_bytes: int) -> bytes:
+        first = zlib.decompressobj(self._window_bits)
+        result = _decompress_first(self.name, first, data, max_bytes)
+        if not first.unused_data:
+            return result
+        # RFC 1952, section 2.2: more members may follow, whose data follows that of the first.
+        whole = bytearray(result)
+        position = len(data) - len(first.unused_data)
+        del first, result  # what they hold would be in memory twice
+        while position < len(data):
+            position = self._add_member(whole, data, position, max_bytes)
+        return bytes(whole)
+
+    def _add_member(self, whole: bytearray, data: bytes, position: int, max_bytes: int) -> int:
+        """Add the data of the member at ``position`` to ``whole``, and return the position after it."""
+        if not data.startswith(self._MAGIC, position):
+            raise _trailing_data(self.name)
+        member = zlib.decompressobj(self._window_bits)
+        step = self._FIRST_STEP
+        while not member.eof:
+            piece = data[position : position + step]
+            if not piece:
+                raise _damaged(self.name, "it is cut off")
+            whole += member.decompress(piece, _max_length(max_bytes - len(whole)))
+            if len(whole) > max_bytes:
+                raise TooLargeError(max_bytes)
+            position += len(piece)
+            step *= 2
+        return position - len(member.unused_data)
 
 
 class Deflate(_Zlib):
@@ -141,7 +178,7 @@ class Zstd:
         _check_start(self.name, data, self._MAGIC)
         decompressor = self._decompressor(options=self._options)
         try:
-            return _decompress_stream(self.name, decompressor, data, max_bytes)
+            return _decompress_only(self.name, decompressor, data, max_bytes)
         except self._error as error:
             raise _damaged(self.name, "it is damaged, or its window is larger than 8 MiB") from error
 
@@ -209,9 +246,9 @@ class Brotli:
                     raise TooLargeError(max_bytes)
                 pieces.append(piece)
         except self._brotli.error as error:
-            raise _damaged(self.name, "it is damaged, or there is more behind its end") from error
+            raise _damaged(self.name, "it is damaged, or there is more data after its end") from error
         if position < len(data):
-            raise _damaged(self.name, "there is more behind its end")
+            raise _trailing_data(self.name)
         return b"".join(pieces)
 
 
@@ -316,17 +353,28 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
-def _decompress_stream(name: str, decompressor: _Decompressor, data: bytes, max_bytes: int) -> bytes:
-    # A limit of zero would mean none to zlib, one above its integers would overflow.
-    max_length = min(max_bytes, sys.maxsize - 1) + 1
-    result = decompressor.decompress(data, max_length)
+def _decompress_only(name: str, decompressor: _Decompressor, data: bytes, max_bytes: int) -> bytes:
+    """Decompress data that ends with its first stream."""
+    result = _decompress_first(name, decompressor, data, max_bytes)
+    if decompressor.unused_data:
+        raise _trailing_data(name)
+    return result
+
+
+def _decompress_first(name: str, decompressor: _Decompressor, data: bytes, max_bytes: int) -> bytes:
+    """Decompress the first stream of the data. What follows it is in ``decompressor.unused_data``."""
+    result = decompressor.decompress(data, _max_length(max_bytes))
     if len(result) > max_bytes:
         raise TooLargeError(max_bytes)
     if not decompressor.eof:
         raise _damaged(name, "it is cut off")
-    if decompressor.unused_data:
-        raise _damaged(name, "there is more behind its end")
     return result
+
+
+def _max_length(max_bytes: int) -> int:
+    """Return how much a decompressor may make: one byte past the limit tells that there is more."""
+    # zlib takes 0 for no limit, and no larger integer than this.
+    return min(max_bytes, sys.maxsize - 1) + 1
 
 
 def _check_start(name: str, data: bytes, start: bytes) -> None:
@@ -336,6 +384,10 @@ def _check_start(name: str, data: bytes, start: bytes) -> None:
 
 def _damaged(name: str, reason: str) -> MalformedError:
     return MalformedError(f"cannot decompress the {name} data: {reason}")
+
+
+def _trailing_data(name: str) -> MalformedError:
+    return _damaged(name, "there is more data after its end")
 
 
 def _in_range(what: str, value: int, lowest: int, highest: int) -> int:
