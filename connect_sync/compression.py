@@ -1,10 +1,10 @@
-"""Compression of messages, and decompression that never makes more than it may.
+"""Compression of messages, and decompression that stops at a limit.
 
-A message may be small on the wire and huge behind it. The limit on a message's size therefore holds while
-it is decompressed: what goes past it is never made. A library that can stop at a size is told to; one that
-stops only now and then is asked for little at a time; one that cannot stop is given what was measured first.
+A message may be small on the wire and huge once decompressed. The limit on a message's size therefore holds
+during decompression: data past it is never made. A library that can stop at a size is told to; one that
+stops only now and then is asked for little at a time; one that cannot stop gets data that was measured first.
 
-gzip and deflate are of the standard library. The others need packages, and are there where those are.
+gzip and deflate come with the standard library. The others need packages, and are offered if installed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IDENTITY = "identity"
 
 
 class Compression(Protocol):
-    """A way to compress messages, by the name that headers use."""
+    """A way to compress messages, with a name for headers."""
 
     @property
     def name(self) -> str:
@@ -54,7 +54,7 @@ class Compression(Protocol):
 
 
 class _Zlib:
-    """What gzip and deflate share: the same compressed data, in another wrapping."""
+    """What gzip and deflate share: the same compressed data in different wrappings."""
 
     name: str
     # zlib's number for the wrapping, with the largest window.
@@ -64,7 +64,7 @@ class _Zlib:
         """Compress at ``level``: 1 is fastest, 9 smallest, 0 does not compress.
 
         Raises:
-            ValueError: There is no such level.
+            ValueError: The level is out of this range.
         """
         self._level = _in_range("level", level, 0, 9)
 
@@ -126,7 +126,7 @@ class Gzip(_Zlib):
 
 
 class Deflate(_Zlib):
-    """deflate, which is zlib's format (RFC 1950, as RFC 9110 has it), by the standard library."""
+    """deflate: zlib's format (RFC 1950; RFC 9110, section 8.4.1.2), by the standard library."""
 
     name = "deflate"
     _window_bits = zlib.MAX_WBITS
@@ -135,8 +135,8 @@ class Deflate(_Zlib):
 class Zstd:
     """zstd (RFC 8878), by the standard library from Python 3.14 on, before that by ``backports.zstd``.
 
-    A message is one frame. Its window is at most 8 MiB, as RFC 9659 has it: a frame that asks for a larger
-    one is refused before that is allocated.
+    A message is one frame. Its window is at most 8 MiB (RFC 9659): a frame that asks for a larger one is
+    refused before any of it is allocated.
     """
 
     name = "zstd"
@@ -148,11 +148,11 @@ class Zstd:
     def __init__(self, level: int = 3) -> None:
         """Compress at ``level``: 1 is fastest, 19 smallest.
 
-        Higher levels, which zstd has, make windows that a receiver may refuse.
+        zstd's higher levels make windows that a receiver may refuse.
 
         Raises:
             ImportError: The package is not installed: ``pip install 'connect-sync[zstd]'``.
-            ValueError: There is no such level.
+            ValueError: The level is out of this range.
         """
         try:
             if sys.version_info >= (3, 14):
@@ -173,8 +173,8 @@ class Zstd:
 
     def decompress(self, data: bytes, max_bytes: int) -> bytes:
         """Decompress a whole message. Raises ConnectError as ``Compression.decompress`` does."""
-        # What begins otherwise is a frame to skip, or of a format before the RFC, which some builds of the
-        # library still read, and with windows of any size.
+        # Anything else is a skippable frame, or one from before the RFC: some builds of the library still
+        # read those, with windows of any size.
         _check_start(self.name, data, self._MAGIC)
         decompressor = self._decompressor(options=self._options)
         try:
@@ -200,12 +200,12 @@ class _BrotliModule(Protocol):
 class Brotli:
     """Brotli (RFC 7932), by the package ``brotli``.
 
-    Beside the message the decompressor holds the window that the data asks for, of at most 16 MiB.
+    In addition to the message, the decompressor holds the window that the data asks for, at most 16 MiB.
     """
 
     name = "br"
 
-    # How much goes into the decompressor at once: it copies what it has not used yet at every step.
+    # How much goes into the decompressor at once: at every step it copies what it has not used yet.
     _STEP = 1 << 15
 
     def __init__(self, quality: int = 5) -> None:
@@ -213,7 +213,7 @@ class Brotli:
 
         Raises:
             ImportError: The package is not installed: ``pip install 'connect-sync[br]'``.
-            ValueError: There is no such quality.
+            ValueError: The quality is out of this range.
         """
         module = cast(_BrotliModule, _import("brotli", self.name))
         # brotli before 1.2 cannot bound what it makes.
@@ -237,7 +237,7 @@ class Brotli:
                 if decompressor.can_accept_more_data():
                     step = data[position : position + self._STEP]
                     position += len(step)
-                # Whatever the limit, it makes 32 KiB where there is so much; a larger one may be doubled.
+                # Whatever the limit, it makes up to 32 KiB; a larger limit may be doubled.
                 piece = decompressor.process(step, 1)
                 if not step and not piece:
                     raise _damaged(self.name, "it is cut off")
@@ -287,15 +287,15 @@ class Snappy:
 
     def compress(self, data: bytes) -> bytes:
         """Compress a whole message; equal messages become equal bytes."""
-        # cramjam makes nothing of nothing.
+        # For no data, cramjam returns none.
         return bytes(self._snappy.compress(data)) or self._STREAM_IDENTIFIER
 
     def decompress(self, data: bytes, max_bytes: int) -> bytes:
         """Decompress a whole message. Raises ConnectError as ``Compression.decompress`` does.
 
-        It is measured before anything is made.
+        The size is known from the chunks before anything is decompressed.
         """
-        # Not a list: of empty chunks there may be many.
+        # Not a list: there may be many empty chunks.
         chunks = bytearray(self._STREAM_IDENTIFIER)
         size = 0
         try:
@@ -331,7 +331,7 @@ class Snappy:
 
     def _size(self, chunk: bytes) -> int:
         """Return how large the data of a chunk is, decompressed."""
-        # The header and a checksum stand before it.
+        # It comes after the header and a checksum.
         data = self._HEADER.size + 4
         if chunk[0] == self._COMPRESSED:
             # The size is in the first bytes, five at most.
@@ -392,7 +392,7 @@ def _trailing_data(name: str) -> MalformedError:
 
 def _in_range(what: str, value: int, lowest: int, highest: int) -> int:
     if not lowest <= value <= highest:
-        raise ValueError(f"the {what} is {value}, not from {lowest} to {highest}")
+        raise ValueError(f"{what} must be from {lowest} to {highest}, got {value}")
     return value
 
 
@@ -413,23 +413,28 @@ class Compressions:
     __slots__ = ("_by_name", "names")
 
     names: str
-    """The names, as an accept header lists them; ``identity`` is not among them."""
+    """The names, as an accept header lists them, without ``identity``."""
 
     def __init__(self, compressions: Iterable[Compression | str]) -> None:
         """Take the compressions in order of preference.
 
         Raises:
-            ValueError: Two share a name, one is named ``identity`` or by other characters than
-                ``a-z 0-9 - _ .``, or there is none of a name.
+            TypeError: ``compressions`` is a ``str``.
+            ValueError: A name is unknown, is ``identity``, has other characters than ``a-z 0-9 - _ .``, or
+                belongs to two compressions; or a package is not installed.
         """
+        if isinstance(compressions, str):
+            raise TypeError(f'compressions must be a list such as ["gzip"], got the string {compressions!r}')
         self._by_name: dict[str, Compression] = {}
         for compression in map(find_compression, compressions):
             if compression.name == IDENTITY:
-                raise ValueError(f"{IDENTITY!r} is the name of no compression")
+                raise ValueError(f"a compression must have another name than {IDENTITY!r}")
             if not _is_name(compression.name):
-                raise ValueError(f"{compression.name!r} is not a name as headers have it: a-z 0-9 - _ .")
+                raise ValueError(
+                    f"the name of a compression must consist of a-z 0-9 - _ ., got {compression.name!r}"
+                )
             if compression.name in self._by_name:
-                raise ValueError(f"two compressions named {compression.name!r}")
+                raise ValueError(f"two compressions are named {compression.name!r}")
             self._by_name[compression.name] = compression
         self.names = ", ".join(self._by_name)
 
@@ -437,7 +442,7 @@ class Compressions:
         """Return the compression that a peer used, None for none.
 
         Raises:
-            ConnectError: ``unimplemented``, naming those that there are, if ``name`` is not among them.
+            ConnectError: ``unimplemented`` for an unknown name, with the names that are known.
         """
         if name is None or name == IDENTITY or not name:
             return None
@@ -446,10 +451,10 @@ class Compressions:
         if found is not None or name.lower() == IDENTITY:
             return found
         supported = f"{self.names}, {IDENTITY}" if self.names else IDENTITY
-        raise ConnectError(Code.UNIMPLEMENTED, f"unknown compression {name!r}: supported are {supported}")
+        raise ConnectError(Code.UNIMPLEMENTED, f"unknown compression {name!r}: must be one of {supported}")
 
     def negotiate(self, accept: str) -> Compression | None:
-        """Return the first compression of an accept header that there is here, None for none.
+        """Return the first compression of an accept header that this side has, None for none.
 
         The header is a list in the peer's order of preference (Connect reference, "Accept-Encoding").
         """
@@ -465,7 +470,7 @@ class Compressions:
     def choose(self, accept: str, used: Compression | None) -> Compression | None:
         """Return a compression that an accept header without an order lists, None for none.
 
-        It is the one that the peer ``used`` itself, else the first of those here.
+        It is the one that the peer ``used`` itself, else the first that this side has.
         """
         names = tuple(_accepted_names(accept))
         if used is not None and used.name in names:
@@ -476,9 +481,9 @@ class Compressions:
 def _accepted_names(accept: str) -> Iterable[str]:
     """Return the names of an accept header, in its order.
 
-    Weights, as HTTP has them, are tolerated: one of zero excludes, others are not read.
+    HTTP's weights are tolerated: a weight of zero excludes a name, others are ignored.
     """
-    # What clients send is short, and the same in each call. What is long is not worth to be kept.
+    # Clients send short headers, the same in each call. A long one is not worth caching.
     return _known_names(accept) if len(accept) <= _MAX_KNOWN else _parse_names(accept)
 
 
@@ -498,10 +503,10 @@ def _parse_names(accept: str) -> Iterator[str]:
 
 
 def find_compression(compression: Compression | str) -> Compression:
-    """Return the compression of that name, or the compression itself.
+    """Return the compression with that name, or the compression itself.
 
     Raises:
-        ValueError: There is none of that name, or its package is not installed.
+        ValueError: The name is unknown, or its package is not installed.
     """
     if not isinstance(compression, str):
         return compression
@@ -512,7 +517,7 @@ def find_compression(compression: Compression | str) -> Compression:
         if optional.name == compression:
             raise ValueError(str(_absent(compression)))
     names = ", ".join(known.name for known in DEFAULT_COMPRESSIONS)
-    raise ValueError(f"there is no compression {compression!r}, only {names}")
+    raise ValueError(f"unknown compression {compression!r}: must be one of {names}, or a Compression")
 
 
 _is_name = re.compile(r"[a-z0-9._\-]+").fullmatch
@@ -531,10 +536,10 @@ def _installed() -> Iterator[Compression]:
 
 GZIP = Gzip()
 
-# Those that need a package; each one's name is that of its extra. The best come first.
+# Those that need a package. Each one's name is also that of its extra. The best come first.
 _OPTIONAL = (Zstd, Brotli, Snappy)
 
-# gzip is first, so that a package that came in for something else does not change what is sent. deflate is
-# last, since some senders take it for the bare data, without zlib's wrapping (RFC 9110, section 8.4.1.2).
+# gzip is first, so that a package that was installed for something else does not change what is sent. deflate
+# is last, since some senders omit zlib's wrapping (RFC 9110, section 8.4.1.2).
 DEFAULT_COMPRESSIONS: tuple[Compression, ...] = (GZIP, *_installed(), Deflate())
-"""What is offered where nothing is said: what is installed, in order of preference."""
+"""The compressions that are offered by default: all that are installed, in order of preference."""
