@@ -24,8 +24,8 @@ from connect_sync.protocols.connect import (
     encode_get_query,
     split_trailers,
 )
-from connect_sync.protocols.protocol import WireProtocol, http_error, remove_reserved
-from tests.support import error_of
+from connect_sync.protocols.protocol import ResponseEnd, WireProtocol, http_error, remove_reserved
+from tests.support import END, envelope, error_of
 
 PATH = "/unit.v1.UnitService/Unary"
 NONE = Compressions(())
@@ -421,6 +421,21 @@ def test_random_error_bodies_are_errors() -> None:
 
 
 # The end of a stream
+
+
+def test_end_of_a_stream_is_an_envelope_without_trailers() -> None:
+    error = ConnectError(Code.ABORTED)
+
+    assert STREAM.end_response(None, None) == ResponseEnd(envelope(b"{}", END), None)
+    assert STREAM.end_response(error, None) == (envelope(b'{"error":{"code":"aborted"}}', END), None)
+    assert STREAM.end_response(None, Headers({"a": "1"})) == (
+        envelope(b'{"metadata":{"a":["1"]}}', END),
+        None,
+    )
+
+
+def test_end_of_a_successful_stream_is_made_once() -> None:
+    assert STREAM.end_response(None, Headers()) is STREAM.end_response(None, None)
 
 
 def test_end_of_a_successful_stream_is_an_empty_object() -> None:

@@ -226,6 +226,14 @@ def test_answer_is_compressed_as_the_client_accepts_or_as_its_request_was(
 # The status is written
 
 
+def test_end_of_grpc_is_its_trailers() -> None:
+    metadata = Headers([("a", "1"), ("a", "2")])
+    data, trailers = GRPC.end_response(ConnectError(Code.ABORTED, "m"), metadata)
+
+    assert (data, trailers) == (b"", encode_status(ConnectError(Code.ABORTED, "m"), metadata))
+    assert GRPC.end_response(None, None) == (b"", Headers({"grpc-status": "0"}))
+
+
 def test_status_of_success_is_zero_and_nothing_else() -> None:
     assert list(encode_status(None, None).multi_items()) == [("grpc-status", "0")]
 

@@ -37,7 +37,14 @@ def test_mark_of_a_caller_is_replaced() -> None:
 
 @PROTOCOLS
 def test_end_is_an_envelope_with_the_highest_flag(protocol: GrpcWeb) -> None:
-    assert protocol.write_end(None, None, None) == envelope(b"grpc-status: 0\r\n", 0x80)
+    success = protocol.end_response(None, None)
+
+    assert success == (envelope(b"grpc-status: 0\r\n", 0x80), None)
+    assert protocol.end_response(None, Headers()) is success
+    assert protocol.end_response(ConnectError(Code.ABORTED), None) == (
+        envelope(b"grpc-status: 10\r\n", 0x80),
+        None,
+    )
 
 
 def test_end_of_success_is_a_line() -> None:

@@ -21,7 +21,8 @@ from connect_sync.codec import Codec
 from connect_sync.compression import Compression, Compressions
 from connect_sync.errors import ConnectError, ErrorDetail
 from connect_sync.headers import Headers, decode_base64, encode_base64
-from connect_sync.protocols.protocol import EnvelopedProtocol, remove_reserved
+from connect_sync.protocol_type import ProtocolType
+from connect_sync.protocols.protocol import EnvelopedProtocol, ResponseEnd, remove_reserved
 
 TIMEOUT = "grpc-timeout"
 STATUS = "grpc-status"
@@ -90,14 +91,9 @@ class Grpc(GrpcFamily):
     content_type = "application/grpc"
     has_trailers = True
 
-    def write_end(
-        self, error: ConnectError | None, metadata: Headers | None, trailers: Headers | None
-    ) -> bytes:
-        """Fill the trailers; the body has nothing more."""
-        if trailers is not None:
-            for name, value in encode_status(error, metadata).multi_items():
-                trailers.add(name, value)
-        return b""
+    def end_response(self, error: ConnectError | None, metadata: Headers | None) -> ResponseEnd:
+        """Return the end of a response: its trailers, and nothing more of its body."""
+        return ResponseEnd(b"", encode_status(error, metadata))
 
 
 GRPC = Grpc()

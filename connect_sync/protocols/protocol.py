@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import cached_property
 from http.client import responses
+from typing import NamedTuple
 
 from connect_sync.code import Code
 from connect_sync.codec import Codec
@@ -130,6 +131,15 @@ class WireProtocol(ABC):
         return None
 
 
+class ResponseEnd(NamedTuple):
+    """The end of a response."""
+
+    data: bytes
+    """The last bytes of the body; may be empty."""
+    trailers: Headers | None
+    """The HTTP trailers; None in a protocol without them."""
+
+
 class EnvelopedProtocol(WireProtocol):
     """A protocol whose messages travel in envelopes."""
 
@@ -137,10 +147,8 @@ class EnvelopedProtocol(WireProtocol):
     """Whether a response ends with HTTP trailers."""
 
     @abstractmethod
-    def write_end(
-        self, error: ConnectError | None, metadata: Headers | None, trailers: Headers | None
-    ) -> bytes:
-        """End a response: return the last bytes of its body, and fill its HTTP trailers.
+    def end_response(self, error: ConnectError | None, metadata: Headers | None) -> ResponseEnd:
+        """Return the end of a response. Its trailers belong to the caller.
 
         Args:
             error: How the call failed, if it did.
@@ -156,9 +164,9 @@ class EndEnvelopeProtocol(EnvelopedProtocol):
     """The flag of the envelope that ends a response."""
 
     @cached_property
-    def _success(self) -> bytes:
+    def _success(self) -> ResponseEnd:
         """The end of most responses."""
-        return wrap(self.encode_end(None, None), self.end_flag)
+        return ResponseEnd(wrap(self.encode_end(None, None), self.end_flag), None)
 
     @abstractmethod
     def encode_end(self, error: ConnectError | None, metadata: Headers | None) -> bytes:
@@ -172,13 +180,11 @@ class EndEnvelopeProtocol(EnvelopedProtocol):
             ConnectError: ``internal``, if it is malformed.
         """
 
-    def write_end(
-        self, error: ConnectError | None, metadata: Headers | None, trailers: Headers | None
-    ) -> bytes:
-        """Return the envelope that ends a response."""
+    def end_response(self, error: ConnectError | None, metadata: Headers | None) -> ResponseEnd:
+        """Return the end of a response: its last envelope."""
         if error is None and not metadata:
             return self._success
-        return wrap(self.encode_end(error, metadata), self.end_flag)
+        return ResponseEnd(wrap(self.encode_end(error, metadata), self.end_flag), None)
 
 
 def media_type(content_type: str) -> str:

@@ -56,7 +56,6 @@ class StreamHandler:
         """Answer a POST."""
         endpoint = self._endpoint
         protocol = self._protocol
-        trailers = Headers() if protocol.has_trailers else None
         try:
             deadline, received, accepted = protocol.read_request(request.headers, endpoint.compressions)
         except ConnectError as error:
@@ -64,7 +63,9 @@ class StreamHandler:
             if error.code is Code.UNIMPLEMENTED:
                 # gRPC, "Compression": a client whose compression is unknown has to hear which ones are not.
                 fields = (*fields, (protocol.accept_encoding, endpoint.compressions.names or IDENTITY))
-            return Response(200, fields, (protocol.write_end(error, None, trailers),), trailers, error)
+            end = protocol.end_response(error, None)
+            return Response(200, fields, (end.data,), end.trailers, error)
+        trailers = Headers() if protocol.has_trailers else None
         ctx = RequestContext(self._method, request, deadline)
         if deadline is not None:
             body.set_deadline(deadline)
@@ -113,7 +114,7 @@ class StreamHandler:
         except Exception as raised:
             error = endpoint.to_connect_error(raised)
         _, metadata = ctx.response_metadata()
-        end = self._protocol.write_end(error, metadata, trailers)
+        end = self._end(error, metadata, trailers)
         return (end if payload is None else wrap(*payload, end)), error
 
     def _stream(
@@ -167,9 +168,17 @@ class StreamHandler:
         if not is_started:
             yield b""
         _, metadata = ctx.response_metadata()
-        end = self._protocol.write_end(error, metadata, trailers)
+        end = self._end(error, metadata, trailers)
         if end:
             yield end
+
+    def _end(self, error: ConnectError | None, metadata: Headers | None, trailers: Headers | None) -> bytes:
+        """Return the last bytes of a response, whose ``trailers`` are filled where the protocol has them."""
+        end = self._protocol.end_response(error, metadata)
+        if trailers is not None and end.trailers is not None:
+            for name, value in end.trailers.multi_items():
+                trailers.add(name, value)
+        return end.data
 
 
 def _only(messages: Iterator[Any]) -> Any:
