@@ -452,6 +452,18 @@ def test_trailers_are_lists_of_values() -> None:
     assert json.loads(STREAM.encode_end(None, trailers)) == {"metadata": {"a": ["1", "2"], "b-bin": ["YQ"]}}
 
 
+@pytest.mark.parametrize("name", ["content-type", "Connect-A", "grpc-status", "trailer"])
+def test_reserved_name_is_left_out_of_the_trailers_of_a_stream(name: str) -> None:
+    trailers = Headers([(name, "mine"), ("a", "1")])
+
+    assert json.loads(STREAM.encode_end(None, trailers)) == {"metadata": {"a": ["1"]}}
+    assert list(trailers) == [name.lower(), "a"]
+
+
+def test_trailers_of_reserved_names_alone_are_left_out() -> None:
+    assert STREAM.encode_end(None, Headers({"content-type": "mine"})) == b"{}"
+
+
 def test_error_and_trailers_end_a_stream_together() -> None:
     end = STREAM.encode_end(ConnectError(Code.ABORTED, "m"), Headers({"a": "1"}))
 

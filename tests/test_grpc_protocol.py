@@ -301,7 +301,7 @@ def test_trailing_metadata_is_written_with_the_status(error: ConnectError | None
     ],
 )
 @pytest.mark.parametrize("error", [None, ConnectError(Code.ABORTED, "m")], ids=["success", "error"])
-def test_reserved_name_is_no_trailing_metadata(error: ConnectError | None, name: str) -> None:
+def test_reserved_name_is_not_trailing_metadata(error: ConnectError | None, name: str) -> None:
     status = encode_status(error, Headers({name: "mine", "a": "1"}))
 
     assert "mine" not in dict(status).values()

@@ -518,6 +518,19 @@ def test_binary_trailers_are_unpadded_base64() -> None:
 
 
 @METHODS
+@pytest.mark.parametrize("fails", [False, True], ids=["success", "error"])
+def test_reserved_trailer_of_a_handler_does_not_go_out(method: TextMethod, fails: bool) -> None:
+    def handler(request: Any, ctx: RequestContext) -> Any:
+        ctx.response_trailers()["grpc-status"] = "mine"
+        ctx.response_trailers()["a"] = "1"
+        if fails:
+            raise ConnectError(Code.ABORTED)
+        return text() if method is CLIENT_STREAM else [text()]
+
+    assert ask(serve(method, handler), method).end["metadata"] == {"a": ["1"]}
+
+
+@METHODS
 @pytest.mark.parametrize(
     "name", ["content-type", "Content-Encoding", "content-length", "connect-content-encoding"]
 )

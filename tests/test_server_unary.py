@@ -377,6 +377,22 @@ def test_reserved_header_of_a_handler_does_not_go_out(name: str, fails: bool) ->
     assert "mine" not in dict(ask(serve(UNARY, handler), UNARY).headers).values()
 
 
+@pytest.mark.parametrize("name", ["content-type", "Connect-A", "grpc-status", "trailer", "te"])
+@pytest.mark.parametrize("fails", [False, True], ids=["success", "error"])
+def test_reserved_trailer_of_a_handler_does_not_go_out(name: str, fails: bool) -> None:
+    def handler(request: Any, ctx: RequestContext) -> Any:
+        ctx.response_trailers()[name] = "mine"
+        ctx.response_trailers()["a"] = "1"
+        if fails:
+            raise ConnectError(Code.ABORTED)
+        return request
+
+    headers = dict(ask(serve(UNARY, handler), UNARY).headers)
+
+    assert "mine" not in headers.values()
+    assert headers["trailer-a"] == "1"
+
+
 @pytest.mark.parametrize("where", ["response_headers", "response_trailers"])
 @pytest.mark.parametrize(
     ("name", "value"), [("a", "1\r\nset-cookie: b"), ("a\r\nset-cookie: b", "1"), ("a", "é")]

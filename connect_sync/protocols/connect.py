@@ -24,7 +24,14 @@ from connect_sync.codec import Codec
 from connect_sync.compression import Compression
 from connect_sync.errors import ConnectError, ErrorDetail
 from connect_sync.headers import Headers, decode_base64, encode_base64
-from connect_sync.protocols.protocol import EndEnvelopeProtocol, WireProtocol, http_error, media_type
+from connect_sync.protocol_type import ProtocolType
+from connect_sync.protocols.protocol import (
+    EndEnvelopeProtocol,
+    WireProtocol,
+    http_error,
+    is_reserved,
+    media_type,
+)
 
 PROTOCOL_VERSION = "connect-protocol-version"
 TIMEOUT_MS = "connect-timeout-ms"
@@ -86,12 +93,14 @@ class ConnectStream(_Connect, EndEnvelopeProtocol):
     end_flag = 0x02
 
     def encode_end(self, error: ConnectError | None, metadata: Headers | None) -> bytes:
-        """Write an EndStreamResponse."""
+        """Write an EndStreamResponse, its metadata without the names that are reserved."""
         end: dict[str, Any] = {}
         if error is not None:
             end["error"] = _error_to_json(error)
         if metadata:
-            end["metadata"] = {name: metadata.get_all(name) for name in metadata}
+            values = {name: metadata.get_all(name) for name in metadata if not is_reserved(name)}
+            if values:
+                end["metadata"] = values
         return _dump(end)
 
     def decode_end(self, payload: bytes) -> tuple[ConnectError | None, Headers]:

@@ -103,12 +103,9 @@ GRPC = Grpc()
 
 
 def encode_status(error: ConnectError | None, metadata: Headers | None) -> Headers:
-    """Write how a call ended, and its trailing metadata."""
-    status = Headers()
-    if metadata is not None:
-        for name, value in metadata.multi_items():
-            status.add(name, value)
-        remove_reserved(status)
+    """Write how a call ended, and its trailing metadata without the names that are reserved."""
+    status = Headers() if metadata is None else metadata.copy()
+    remove_reserved(status)
     if error is None:
         status[STATUS] = "0"
         return status

@@ -34,9 +34,17 @@ _NOT_METADATA = frozenset(
 _RESERVED_PREFIXES = ("connect-", "grpc-")
 
 
+def is_reserved(name: str) -> bool:
+    """Tell whether a header is not metadata, since HTTP or a protocol frames calls by it.
+
+    ``name`` is in lower case.
+    """
+    return name in _NOT_METADATA or name.startswith(_RESERVED_PREFIXES)
+
+
 def remove_reserved(headers: Headers) -> None:
     """Remove what is not metadata: the headers by which HTTP and the protocols frame a call."""
-    for name in [name for name in headers if name in _NOT_METADATA or name.startswith(_RESERVED_PREFIXES)]:
+    for name in [*filter(is_reserved, headers)]:
         del headers[name]
 
 
@@ -151,9 +159,8 @@ class EnvelopedProtocol(WireProtocol):
         """Return the end of a response. Its trailers belong to the caller.
 
         Args:
-            error: How the call failed, if it did.
-            metadata: The trailing metadata, if there is any.
-            trailers: The trailers to fill, where the protocol has them.
+            error: How the call failed; None for success.
+            metadata: The trailing metadata, if any. Reserved names are left out.
         """
 
 
@@ -170,7 +177,10 @@ class EndEnvelopeProtocol(EnvelopedProtocol):
 
     @abstractmethod
     def encode_end(self, error: ConnectError | None, metadata: Headers | None) -> bytes:
-        """Write the payload that ends a response: its error, if any, and its trailing metadata."""
+        """Write the payload that ends a response: its error, if any, and its trailing metadata.
+
+        Reserved names are left out of the metadata.
+        """
 
     @abstractmethod
     def decode_end(self, payload: bytes) -> tuple[ConnectError | None, Headers]:
