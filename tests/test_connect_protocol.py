@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.wrappers_pb2 import StringValue
 
-from connect_sync import Code, ConnectError, ErrorDetail, Headers
+from connect_sync import Code, ConnectError, ErrorDetail, Headers, ProtocolType
 from connect_sync.codec import JSON, PROTO, Codec
 from connect_sync.compression import GZIP, Compression, Compressions
 from connect_sync.protocols.connect import (
@@ -30,6 +30,11 @@ from tests.support import END, envelope, error_of
 PATH = "/unit.v1.UnitService/Unary"
 NONE = Compressions(())
 PROTOCOLS = pytest.mark.parametrize("protocol", [UNARY, STREAM], ids=["unary", "stream"])
+
+
+@PROTOCOLS
+def test_unary_calls_and_streams_are_of_connect(protocol: WireProtocol) -> None:
+    assert protocol.type is ProtocolType.CONNECT
 
 
 # The headers of a request

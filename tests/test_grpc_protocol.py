@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from connect_sync import Code, ConnectError, ErrorDetail, Headers
+from connect_sync import Code, ConnectError, ErrorDetail, Headers, ProtocolType
 from connect_sync.codec import JSON, PROTO, Codec
 from connect_sync.compression import GZIP, Compression, Compressions
 from connect_sync.protocols.grpc import GRPC, GrpcFamily, decode_status, encode_status
@@ -21,6 +21,18 @@ NONE = Compressions(())
 FAMILY = pytest.mark.parametrize(
     "protocol", [GRPC, GRPC_WEB, GRPC_WEB_TEXT], ids=lambda protocol: protocol.content_type
 )
+
+
+@pytest.mark.parametrize(
+    ("protocol", "protocol_type"),
+    [
+        (GRPC, ProtocolType.GRPC),
+        (GRPC_WEB, ProtocolType.GRPC_WEB),
+        (GRPC_WEB_TEXT, ProtocolType.GRPC_WEB),
+    ],
+)
+def test_protocol_has_its_type(protocol: GrpcFamily, protocol_type: ProtocolType) -> None:
+    assert protocol.type is protocol_type
 
 
 # Content types

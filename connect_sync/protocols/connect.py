@@ -46,6 +46,7 @@ MAX_TIMEOUT_MS = 9_999_999_999
 class _Connect(WireProtocol):
     """What unary calls and streams share: the version, the timeout, and errors of HTTP."""
 
+    type = ProtocolType.CONNECT
     version = PROTOCOL_VERSION
     known_version = "1"
     timeout = TIMEOUT_MS

@@ -88,6 +88,7 @@ class GrpcFamily(EnvelopedProtocol):
 class Grpc(GrpcFamily):
     """gRPC: the status and the trailing metadata are HTTP trailers."""
 
+    type = ProtocolType.GRPC
     content_type = "application/grpc"
     has_trailers = True
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from connect_sync.code import Code
 from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
+from connect_sync.protocol_type import ProtocolType
 from connect_sync.protocols.grpc import STATUS, GrpcFamily, decode_status, encode_status
 from connect_sync.protocols.protocol import EndEnvelopeProtocol, remove_reserved
 
@@ -22,6 +23,7 @@ GRPC_WEB_MARK = "x-grpc-web"
 class GrpcWeb(GrpcFamily, EndEnvelopeProtocol):
     """gRPC-Web, its messages in their binary form."""
 
+    type = ProtocolType.GRPC_WEB
     content_type = "application/grpc-web"
     end_flag = 0x80
 

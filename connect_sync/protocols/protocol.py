@@ -14,6 +14,7 @@ from connect_sync.deadline import Deadline
 from connect_sync.envelope import wrap
 from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
+from connect_sync.protocol_type import ProtocolType
 
 _NOT_METADATA = frozenset(
     {
@@ -51,6 +52,8 @@ def remove_reserved(headers: Headers) -> None:
 class WireProtocol(ABC):
     """The headers of a protocol's requests, written by a client and read by a server."""
 
+    type: ProtocolType
+    """The protocol that this is, or is a form of."""
     timeout: str
     """The header that tells how long a call may take."""
     content_encoding: str
