@@ -22,6 +22,7 @@ from connect_sync.protocols.connect import (
     decode_get_query,
     encode_error,
     encode_get_query,
+    parse_get_query,
     split_trailers,
 )
 from connect_sync.protocols.protocol import ResponseEnd, WireProtocol, http_error, remove_reserved
@@ -568,9 +569,13 @@ def test_any_message_comes_back_by_query(codec: Codec, compression: Compression 
     random = Random(4)
     for size in range(70):
         message = random.randbytes(size)
-        query = decode_get_query(encode_get_query(codec, compression, message))
+        parameters = parse_get_query(encode_get_query(codec, compression, message))
 
-        assert query == (codec.name, "" if compression is None else "gzip", message)
+        assert parameters["encoding"] == codec.name
+        assert decode_get_query(parameters, require_version=True) == (
+            "" if compression is None else "gzip",
+            message,
+        )
 
 
 def test_query_is_read_by_others() -> None:
@@ -588,33 +593,42 @@ def test_query_is_read_by_others() -> None:
         "encoding=json&message=a",
         "encoding=json&base64=0&compression=&message=a&connect=v1",
         "encoding=json&base64=&message=a",
+        "encoding=json&base64=2&message=a",
+        "encoding=json&base64=true&message=a",
+        "connect=&encoding=json&message=a",
         "encoding=json&message=a&unheard=of&x",
         "encoding=json&message=%61",
     ],
 )
 def test_query_is_read_in_any_order_with_whatever_else_it_holds(query: str) -> None:
-    assert decode_get_query(query) == ("json", "", b"a")
+    parameters = parse_get_query(query)
+
+    assert (parameters["encoding"], decode_get_query(parameters)) == ("json", ("", b"a"))
+
+
+def test_first_of_a_repeated_parameter_counts() -> None:
+    first = "connect=v1&base64=&compression=gzip&encoding=json&message=a"
+    parameters = parse_get_query(f"{first}&message=*&encoding=proto&compression=br&base64=1&connect=v2")
+
+    assert (parameters["encoding"], decode_get_query(parameters)) == ("json", ("gzip", b"a"))
 
 
 def test_query_may_hold_an_empty_message() -> None:
-    assert decode_get_query("base64=1&encoding=proto&message=").message == b""
+    assert decode_get_query({"base64": "1", "message": ""}).message == b""
 
 
 @pytest.mark.parametrize("value", ["-_8", "-_8=", "-_8%3D"])
 def test_base64_of_a_query_is_read_padded_or_not(value: str) -> None:
-    assert decode_get_query(f"base64=1&encoding=proto&message={value}").message == b"\xfb\xff"
+    assert decode_get_query(parse_get_query(f"base64=1&message={value}")).message == b"\xfb\xff"
 
 
 @pytest.mark.parametrize(
     ("query", "parameter"),
     [
-        ("", "encoding"),
-        ("message=a", "encoding"),
+        ("", "message"),
         ("encoding=json", "message"),
         ("connect=v2&encoding=json&message=a", "connect"),
-        ("connect=&encoding=json&message=a", "connect"),
-        ("base64=2&encoding=json&message=a", "base64"),
-        ("base64=true&encoding=json&message=a", "base64"),
+        ("connect=1&encoding=json&message=a", "connect"),
         ("base64=1&encoding=proto&message=a", "message"),
         ("base64=1&encoding=proto&message=*", "message"),
         ("base64=1&encoding=proto&message=%2B%2F8", "message"),
@@ -626,8 +640,16 @@ def test_base64_of_a_query_is_read_padded_or_not(value: str) -> None:
 )
 def test_malformed_query_names_the_parameter(query: str, parameter: str) -> None:
     with pytest.raises(ConnectError, match=f"the query parameter '{parameter}'") as caught:
-        decode_get_query(query)
+        decode_get_query(parse_get_query(query))
     assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("query", ["message=a", "connect=&message=a"])
+def test_missing_version_of_a_query_is_refused_if_it_is_required(query: str) -> None:
+    with pytest.raises(ConnectError) as caught:
+        decode_get_query(parse_get_query(query), require_version=True)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert caught.value.message == "the query parameter 'connect' is missing: it must be 'v1'"
 
 
 def test_random_queries_are_read_or_refused() -> None:
@@ -652,6 +674,6 @@ def test_random_queries_are_read_or_refused() -> None:
     ]
     for _ in range(1500):
         query = "".join(random.choices(pieces, k=random.randrange(20)))
-        error = error_of(partial(decode_get_query, query))
+        error = error_of(partial(decode_get_query, parse_get_query(query)))
 
         assert error is None or error.code is Code.INVALID_ARGUMENT

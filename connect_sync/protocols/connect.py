@@ -162,16 +162,16 @@ def split_trailers(headers: Headers) -> tuple[Headers, Headers]:
 
 # GET ("Unary-Get-Request")
 
+GET_VERSION = "v1"
+
 
 class GetQuery(NamedTuple):
-    """What the query of a GET holds."""
+    """The message in the query of a GET."""
 
-    encoding: str
-    """The codec's name."""
     compression: str
     """The compression's name, ``identity`` or empty for none."""
     message: bytes
-    """The message, compressed as said."""
+    """The message, compressed by it."""
 
 
 def encode_get_query(codec: Codec, compression: Compression | None, message: bytes) -> str:
@@ -182,37 +182,46 @@ def encode_get_query(codec: Codec, compression: Compression | None, message: byt
     else:
         text = quote_from_bytes(message, safe="")
     return (
-        "connect=v1"
+        f"connect={GET_VERSION}"
         + ("&base64=1" if as_base64 else "")
         + (f"&compression={compression.name}" if compression is not None else "")
         + f"&encoding={codec.name}&message={text}"
     )
 
 
-def decode_get_query(query: str) -> GetQuery:
-    """Read the query of a GET: parameters in any order, unknown ones ignored.
+def parse_get_query(query: str) -> dict[str, str]:
+    """Return the parameters of a GET by name. The first of several with one name counts.
+
+    Values are percent-decoded, each byte as the character of that number. ``encoding`` is the codec's name.
+    """
+    return dict(reversed(parse_qsl(query, keep_blank_values=True, encoding="latin-1")))
+
+
+def decode_get_query(parameters: Mapping[str, str], require_version: bool = False) -> GetQuery:
+    """Read the message from the parameters of a GET. Unknown ones are ignored.
+
+    Args:
+        parameters: What `parse_get_query` returned.
+        require_version: Whether ``connect=v1`` may not be absent.
 
     Raises:
-        ConnectError: ``invalid_argument``, saying which parameter is wrong.
+        ConnectError: ``invalid_argument``, naming the parameter that is wrong or missing.
     """
-    # latin-1 keeps the bytes that the percent-encoding holds, whatever they are.
-    parameters = dict(parse_qsl(query, keep_blank_values=True, encoding="latin-1"))
-    version = parameters.get("connect", "v1")
-    if version != "v1":
-        raise _bad_parameter("connect", f"{version!r} is not v1")
-    for name in ("encoding", "message"):
-        if name not in parameters:
-            raise _bad_parameter(name, "it is absent")
+    version = parameters.get("connect")
+    if version:
+        if version != GET_VERSION:
+            raise _bad_parameter("connect", f"must be {GET_VERSION!r}, got {version!r}")
+    elif require_version:
+        raise _bad_parameter("connect", f"is missing: it must be {GET_VERSION!r}")
+    if "message" not in parameters:
+        raise _bad_parameter("message", "is missing")
     try:
         message = parameters["message"].encode("latin-1")
     except UnicodeEncodeError as error:
-        raise _bad_parameter("message", "it is not percent-encoded") from error
-    is_base64 = parameters.get("base64", "0")
-    if is_base64 == "1":
+        raise _bad_parameter("message", "is not percent-encoded") from error
+    if parameters.get("base64") == "1":
         message = _decode_urlsafe_base64(message)
-    elif is_base64 not in ("", "0"):
-        raise _bad_parameter("base64", f"{is_base64!r} is not 1")
-    return GetQuery(parameters["encoding"], parameters.get("compression", ""), message)
+    return GetQuery(parameters.get("compression", ""), message)
 
 
 _is_urlsafe_base64 = re.compile(rb"[0-9A-Za-z_\-]*={0,2}").fullmatch
@@ -224,11 +233,11 @@ def _decode_urlsafe_base64(text: bytes) -> bytes:
             return urlsafe_b64decode(text.rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4))
     except Base64Error:
         pass
-    raise _bad_parameter("message", "it is not URL-safe base64")
+    raise _bad_parameter("message", "is not URL-safe base64")
 
 
-def _bad_parameter(name: str, reason: str) -> ConnectError:
-    return ConnectError(Code.INVALID_ARGUMENT, f"the query parameter {name!r}: {reason}")
+def _bad_parameter(name: str, problem: str) -> ConnectError:
+    return ConnectError(Code.INVALID_ARGUMENT, f"the query parameter {name!r} {problem}")
 
 
 # Errors as JSON ("Error end-stream")

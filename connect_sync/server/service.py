@@ -13,7 +13,6 @@ from connect_sync.compression import Compression, Compressions
 from connect_sync.context import RequestContext
 from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES, check_compress_min_bytes
 from connect_sync.errors import bidi_unimplemented
-from connect_sync.headers import Headers
 from connect_sync.http import DEFAULT_READ_MAX_BYTES, Body, Request, Response, as_body
 from connect_sync.interceptor import Call, Interceptor, check_interceptors, intercept
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
@@ -22,6 +21,7 @@ from connect_sync.protocols.grpc import GRPC
 from connect_sync.protocols.grpc_web import GRPC_WEB, GRPC_WEB_TEXT
 from connect_sync.protocols.protocol import EnvelopedProtocol
 from connect_sync.server.endpoint import Endpoint
+from connect_sync.server.plain import plain_response
 from connect_sync.server.stream import StreamHandler
 from connect_sync.server.text import TextHandler
 from connect_sync.server.unary import GetHandler, UnaryHandler
@@ -89,7 +89,7 @@ class Service:
         """Answer a request. What goes wrong is a response too: no exception leaves."""
         route = self._routes.get(request.path)
         if route is None:
-            return _plain(404, f"there is no method at {request.path}")
+            return plain_response(404, f"there is no method at {request.path}")
         body = request.body = as_body(request.body)
         if request.method == "POST":
             content_type = request.headers.get("content-type", "")
@@ -97,11 +97,11 @@ class Service:
             if handle is None:
                 accepted = route.accept_post
                 text = f"the content type is {content_type!r}, and has to be one of {accepted}"
-                return _plain(415, text, {"accept-post": accepted})
+                return plain_response(415, text, {"accept-post": accepted})
             return handle(request, body)
         if request.method == "GET" and route.get is not None:
             return route.get(request, body)
-        return _plain(405, f"{request.method} is not allowed here", {"allow": route.allow})
+        return plain_response(405, f"{request.method} is not allowed here", {"allow": route.allow})
 
 
 class _Route:
@@ -171,7 +171,7 @@ def _require_trailers(post: Handle) -> Handle:
         if request.accepts_trailers:
             return post(request, body)
         _logger.warning("a gRPC request to %s was refused: %s", request.path, _NO_TRAILERS)
-        return _plain(501, _NO_TRAILERS)
+        return plain_response(501, _NO_TRAILERS)
 
     return handle
 
@@ -184,10 +184,3 @@ _NO_TRAILERS = (
 
 def _refuse_bidi(method: Method[Any, Any], request: object, ctx: RequestContext) -> NoReturn:
     raise bidi_unimplemented(method.full_name)
-
-
-def _plain(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a response of HTTP, for what is no call of this service."""
-    response = Headers(headers or {})
-    response["content-type"] = "text/plain; charset=utf-8"
-    return Response(status, response, (f"{text}\n".encode("utf-8", errors="replace"),))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from connect_sync.code import Code
 from connect_sync.codec import Codec, check_type
 from connect_sync.context import RequestContext
 from connect_sync.errors import ConnectError, TooLargeError
@@ -11,6 +10,7 @@ from connect_sync.http import Body, Fields, Request, Response, read_whole
 from connect_sync.protocols import connect
 from connect_sync.protocols.protocol import remove_reserved
 from connect_sync.server.endpoint import Endpoint, response_headers
+from connect_sync.server.plain import plain_response
 
 
 class UnaryHandler:
@@ -82,15 +82,14 @@ class GetHandler:
         return response
 
     def _answer(self, request: Request, body: Body) -> Response:
+        parameters = connect.parse_get_query(request.query)
+        encoding = parameters.get("encoding")
+        handler = self._handlers.get(encoding or "")
+        if handler is None:
+            expected = f"the query parameter 'encoding' must be one of {', '.join(self._handlers)}"
+            return plain_response(415, f"{expected}, got {encoding!r}" if encoding else expected)
         try:
-            query = connect.decode_get_query(request.query)
-            handler = self._handlers.get(query.encoding)
-            if handler is None:
-                raise ConnectError(
-                    Code.INVALID_ARGUMENT,
-                    f"the query parameter 'encoding': {query.encoding!r} is none of "
-                    + ", ".join(self._handlers),
-                )
+            query = connect.decode_get_query(parameters)
         except ConnectError as error:
             return _error_response(error, None)
         return handler.answer(request, body, query)
