@@ -42,7 +42,7 @@ def test_unary_calls_and_streams_are_of_connect(protocol: WireProtocol) -> None:
 
 
 @PROTOCOLS
-@pytest.mark.parametrize("value", [None, "1"])
+@pytest.mark.parametrize("value", [None, "", "1"])
 def test_version_is_one_or_absent(protocol: WireProtocol, value: str | None) -> None:
     headers = Headers() if value is None else Headers({"connect-protocol-version": value})
 
@@ -50,11 +50,31 @@ def test_version_is_one_or_absent(protocol: WireProtocol, value: str | None) -> 
 
 
 @PROTOCOLS
-@pytest.mark.parametrize("value", ["", "0", "2", "1.0", "v1", "1, 1"])
-def test_other_versions_are_refused(protocol: WireProtocol, value: str) -> None:
-    with pytest.raises(ConnectError, match="connect-protocol-version") as caught:
-        protocol.read_request(Headers({"connect-protocol-version": value}), NONE)
+@pytest.mark.parametrize("require_version", [False, True])
+@pytest.mark.parametrize("value", ["0", "2", "1.0", "v1", "1, 1"])
+def test_other_versions_are_refused(protocol: WireProtocol, value: str, require_version: bool) -> None:
+    with pytest.raises(ConnectError) as caught:
+        protocol.read_request(Headers({"connect-protocol-version": value}), NONE, require_version)
     assert caught.value.code is Code.INVALID_ARGUMENT
+    assert caught.value.message == f"connect-protocol-version must be '1', got {value!r}"
+
+
+@PROTOCOLS
+def test_version_that_is_required_is_read(protocol: WireProtocol) -> None:
+    headers = Headers({"connect-protocol-version": "1"})
+
+    assert protocol.read_request(headers, NONE, require_version=True) == (None, None, None)
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("headers", [{}, {"connect-protocol-version": ""}], ids=["absent", "empty"])
+def test_missing_version_is_refused_if_it_is_required(
+    protocol: WireProtocol, headers: dict[str, str]
+) -> None:
+    with pytest.raises(ConnectError) as caught:
+        protocol.read_request(Headers(headers), NONE, require_version=True)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert caught.value.message == "missing required header: connect-protocol-version must be '1'"
 
 
 @PROTOCOLS
@@ -64,11 +84,16 @@ def test_timeout_is_a_number_of_milliseconds(protocol: WireProtocol, value: str,
 
 
 @PROTOCOLS
+def test_empty_timeout_counts_as_absent(protocol: WireProtocol) -> None:
+    assert protocol.read_request(Headers({"connect-timeout-ms": ""}), NONE) == (None, None, None)
+
+
+@PROTOCOLS
 @pytest.mark.parametrize(
-    "value", ["", " ", "-1", "+1", "1.5", "1e3", "10000000000", "1 ", "1, 2", "1_0", "0x1", "500ms", "²", "٣"]
+    "value", [" ", "-1", "+1", "1.5", "1e3", "10000000000", "1 ", "1, 2", "1_0", "0x1", "500ms", "²", "٣"]
 )
 def test_malformed_timeout_is_refused(protocol: WireProtocol, value: str) -> None:
-    with pytest.raises(ConnectError, match="connect-timeout-ms") as caught:
+    with pytest.raises(ConnectError, match="connect-timeout-ms must be a whole number") as caught:
         protocol.read_request(Headers.from_wire([("connect-timeout-ms", value)]), NONE)
     assert caught.value.code is Code.INVALID_ARGUMENT
 

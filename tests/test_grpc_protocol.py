@@ -131,29 +131,35 @@ def test_timeout_is_a_number_and_its_unit(protocol: GrpcFamily, value: str, time
 
 
 @FAMILY
-def test_timeout_may_be_absent(protocol: GrpcFamily) -> None:
-    assert protocol.read_request(Headers(), NONE) == (None, None, None)
+@pytest.mark.parametrize("headers", [{}, {"grpc-timeout": ""}], ids=["absent", "empty"])
+def test_timeout_may_be_absent_or_empty(protocol: GrpcFamily, headers: dict[str, str]) -> None:
+    assert protocol.read_request(Headers(headers), NONE) == (None, None, None)
 
 
 @FAMILY
 @pytest.mark.parametrize(
     "value",
     [
-        *("", " ", "1", "m", "-1m", "+1m", "1.5S", "1e3m", "1_0m", "0x1m", "1 m", " 1m", "1m ", "1m\n"),
+        *(" ", "1", "m", "-1m", "+1m", "1.5S", "1e3m", "1_0m", "0x1m", "1 m", " 1m", "1m ", "1m\n"),
         *("100000000m", "000000001m", "1s", "1h", "1ms", "1U", "1N", "1d", "m1", "1m, 2m", "1mm"),
         *("\u00b2m", "\u0663m"),
     ],
 )
 def test_malformed_timeout_is_refused(protocol: GrpcFamily, value: str) -> None:
-    with pytest.raises(ConnectError, match="grpc-timeout is") as caught:
+    with pytest.raises(ConnectError, match="grpc-timeout must be at most 8 digits and one of") as caught:
         protocol.read_request(Headers.from_wire([("grpc-timeout", value)]), NONE)
     assert caught.value.code is Code.INVALID_ARGUMENT
 
 
 @FAMILY
 @pytest.mark.parametrize("name", ["connect-timeout-ms", "connect-protocol-version"])
-def test_header_of_connect_is_none_of_grpc(protocol: GrpcFamily, name: str) -> None:
+def test_header_of_connect_is_not_read_by_grpc(protocol: GrpcFamily, name: str) -> None:
     assert protocol.read_request(Headers({name: "x"}), NONE) == (None, None, None)
+
+
+@FAMILY
+def test_protocol_without_a_version_requires_none(protocol: GrpcFamily) -> None:
+    assert protocol.read_request(Headers(), NONE, require_version=True) == (None, None, None)
 
 
 @FAMILY

@@ -430,7 +430,7 @@ def test_metadata_of_the_request_reaches_the_handler(form: str, method: TextMeth
 
 @FORM
 @METHODS
-@pytest.mark.parametrize("timeout", ["", "1", "1.5S", "100000000m", "5s"])
+@pytest.mark.parametrize("timeout", ["1", "1.5S", "100000000m", "5s"])
 def test_malformed_timeout_is_refused_with_nothing_read(form: str, method: TextMethod, timeout: str) -> None:
     body = ScriptedBody(envelopes("a"))
     answer = ask(form, serve(method), method, body, {"grpc-timeout": timeout})

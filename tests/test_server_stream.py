@@ -561,9 +561,7 @@ def test_header_cannot_be_injected(where: str, name: str, value: str) -> None:
 
 
 @METHODS
-@pytest.mark.parametrize(
-    "headers", [{"connect-timeout-ms": "1.5"}, {"connect-timeout-ms": ""}, {"connect-protocol-version": "2"}]
-)
+@pytest.mark.parametrize("headers", [{"connect-timeout-ms": "1.5"}, {"connect-protocol-version": "2"}])
 def test_malformed_protocol_header_is_an_invalid_argument(
     method: TextMethod, headers: dict[str, str]
 ) -> None:

@@ -410,7 +410,7 @@ def test_header_cannot_be_injected(where: str, name: str, value: str) -> None:
 # Timeouts
 
 
-@pytest.mark.parametrize("value", ["", "a", "-1", "1.5", "10000000000"])
+@pytest.mark.parametrize("value", ["a", "-1", "1.5", "10000000000"])
 def test_malformed_timeout_is_an_invalid_argument(value: str) -> None:
     body = ScriptedBody(b"")
     answer = ask(serve(UNARY), UNARY, body, {"connect-timeout-ms": value})

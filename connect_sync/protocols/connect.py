@@ -66,7 +66,7 @@ class _Connect(WireProtocol):
         if not _is_timeout(timeout):
             raise ConnectError(
                 Code.INVALID_ARGUMENT,
-                f"{TIMEOUT_MS} is {timeout!r}: it takes a whole number of at most 10 digits",
+                f"{TIMEOUT_MS} must be a whole number of at most 10 digits, got {timeout!r}",
             )
         return int(timeout)
 

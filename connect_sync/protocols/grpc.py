@@ -61,7 +61,7 @@ class GrpcFamily(EnvelopedProtocol):
         if match is None:
             raise ConnectError(
                 Code.INVALID_ARGUMENT,
-                f"{TIMEOUT} is {timeout!r}: it takes at most 8 digits and one of {', '.join(_UNIT_MS)}",
+                f"{TIMEOUT} must be at most 8 digits and one of {', '.join(_UNIT_MS)}, got {timeout!r}",
             )
         return int(match[1]) * _UNIT_MS[match[2]]
 

@@ -86,21 +86,28 @@ class WireProtocol(ABC):
         """Add what tells the server the protocol's version and the timeout."""
 
     def read_request(
-        self, headers: Headers, compressions: Compressions
+        self, headers: Headers, compressions: Compressions, require_version: bool = False
     ) -> tuple[Deadline | None, Compression | None, Compression | None]:
         """Return a request's deadline, the compression that it uses and the one to answer with.
 
+        An empty version or timeout counts as absent.
+
+        Args:
+            headers: The headers of the request.
+            compressions: The compressions that are offered.
+            require_version: Whether the version may not be absent, in a protocol that has one.
+
         Raises:
-            ConnectError: ``invalid_argument`` for a malformed timeout or an unknown version;
-                ``unimplemented`` for a compression that is not among ``compressions``.
+            ConnectError: ``invalid_argument`` for a malformed timeout, and for a version that is unknown,
+                or required and absent; ``unimplemented`` for a compression that is not among
+                ``compressions``.
         """
         version, timeout, encoding, accept = headers.get_many(self._names)
-        if version is not None and version != self.known_version and self.version:
-            raise ConnectError(
-                Code.INVALID_ARGUMENT,
-                f"{self.version} is {version!r}: only {self.known_version} is known",
-            )
-        deadline = None if timeout is None else Deadline(self.parse_timeout(timeout))
+        if version != self.known_version and self.version and (version or require_version):
+            expected = f"{self.version} must be {self.known_version!r}"
+            text = f"{expected}, got {version!r}" if version else f"missing required header: {expected}"
+            raise ConnectError(Code.INVALID_ARGUMENT, text)
+        deadline = Deadline(self.parse_timeout(timeout)) if timeout else None
         received = None if encoding is None else compressions.find(encoding)
         # Connect reference: without a list, the client reads what it used itself.
         accepted = received if accept is None else self.negotiate(compressions, accept, received)
