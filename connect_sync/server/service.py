@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn, TypeAlias, cast
@@ -19,7 +20,7 @@ from connect_sync.method import IdempotencyLevel, Method, StreamKind
 from connect_sync.protocols.connect import STREAM
 from connect_sync.protocols.grpc import GRPC
 from connect_sync.protocols.grpc_web import GRPC_WEB, GRPC_WEB_TEXT
-from connect_sync.protocols.protocol import EnvelopedProtocol
+from connect_sync.protocols.protocol import EnvelopedProtocol, media_type
 from connect_sync.server.endpoint import Endpoint
 from connect_sync.server.plain import plain_response
 from connect_sync.server.stream import StreamHandler
@@ -136,11 +137,18 @@ class _Route:
                 self.post[content_type] = post if wrap is None else wrap(post)
 
     def find(self, content_type: str) -> Handle | None:
-        """Return what answers to a content type that is written in another way than clients do."""
-        media_type, _, parameters = content_type.lower().partition(";")
-        if parameters.replace('"', "").strip() not in ("", "charset=utf-8"):
-            return None
-        return self.post.get(media_type.strip())
+        """Return what answers to a content type in another spelling, or with parameters.
+
+        None if its charset is not UTF-8. Other parameters are ignored (RFC 9110, section 8.3.1).
+        """
+        for name, value in _find_parameters(content_type.lower()):
+            if name == "charset" and value.strip('"') not in ("utf-8", "utf8"):
+                return None
+        return self.post.get(media_type(content_type))
+
+
+# RFC 9110, section 5.6.6: a quoted value may hold semicolons.
+_find_parameters = re.compile(r';\s*([^\s;="]+)\s*=\s*("(?:\\.|[^"\\])*"|[^\s;]*)').findall
 
 
 def _find_handler(implementation: object, name: str, method: Method[Any, Any]) -> Call[Any, Any]:
