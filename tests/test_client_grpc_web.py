@@ -21,6 +21,7 @@ from connect_sync import (
     ResponseMetadata,
 )
 from connect_sync.http import Response
+from connect_sync.version import VERSION
 from tests import support
 from tests.support import (
     BIDI,
@@ -52,6 +53,8 @@ from tests.support import (
 METHODS = pytest.mark.parametrize(
     "method", [UNARY, CLIENT_STREAM, SERVER_STREAM], ids=lambda method: method.name
 )
+USER_AGENT = f"grpc-python-connect-sync/{VERSION}"
+
 ONE_RESPONSE = pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM], ids=lambda method: method.name)
 
 
@@ -107,6 +110,7 @@ def test_request_is_a_post_of_envelopes(method: TextMethod) -> None:
     assert request.body == message("a")
     assert dict(request.headers) == {
         "x-grpc-web": "1",
+        "x-user-agent": USER_AGENT,
         "content-type": "application/grpc-web+proto",
         "grpc-accept-encoding": "gzip",
     }
@@ -184,6 +188,7 @@ def test_metadata_is_sent_without_what_is_reserved(method: TextMethod) -> None:
         ("a", "1"),
         ("a", "2"),
         ("x-grpc-web", "1"),
+        ("x-user-agent", USER_AGENT),
         ("grpc-accept-encoding", "gzip"),
         ("content-type", "application/grpc-web+proto"),
     ]

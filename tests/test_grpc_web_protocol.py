@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from configparser import ConfigParser
 from functools import partial
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from connect_sync import Code, ConnectError, ErrorDetail, Headers
 from connect_sync.protocols.grpc_web import GRPC_WEB, GRPC_WEB_TEXT, GrpcWeb
 from tests.support import envelope, error_of, rpc_status, trailer_lines
+
+ROOT = Path(__file__).resolve().parent.parent
 
 PROTOCOLS = pytest.mark.parametrize(
     "protocol", [GRPC_WEB, GRPC_WEB_TEXT], ids=lambda protocol: protocol.content_type
@@ -22,14 +26,31 @@ def test_request_has_the_mark_of_the_protocol(protocol: GrpcWeb) -> None:
     headers = Headers()
     protocol.write_request(headers, 1500)
 
-    assert list(headers.multi_items()) == [("x-grpc-web", "1"), ("grpc-timeout", "1500m")]
+    assert headers.get_all("x-grpc-web") == ["1"]
+    assert headers["grpc-timeout"] == "1500m"
 
 
 def test_mark_of_a_caller_is_replaced() -> None:
     headers = Headers([("x-grpc-web", "2"), ("X-Grpc-Web", "3")])
     GRPC_WEB.write_request(headers, None)
 
-    assert list(headers.multi_items()) == [("x-grpc-web", "1")]
+    assert headers.get_all("x-grpc-web") == ["1"]
+
+
+def test_request_names_this_library_and_its_version() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    headers = Headers()
+    GRPC_WEB.write_request(headers, None)
+
+    assert headers["x-user-agent"] == f"grpc-python-connect-sync/{setup['metadata']['version']}"
+
+
+def test_user_agent_of_a_caller_is_kept() -> None:
+    headers = Headers([("X-User-Agent", "mine/1"), ("x-user-agent", "yours/2")])
+    GRPC_WEB.write_request(headers, None)
+
+    assert headers.get_all("x-user-agent") == ["mine/1", "yours/2"]
 
 
 # The end is written

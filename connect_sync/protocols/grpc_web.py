@@ -16,8 +16,13 @@ from connect_sync.headers import Headers
 from connect_sync.protocol_type import ProtocolType
 from connect_sync.protocols.grpc import STATUS, GrpcFamily, decode_status, encode_status
 from connect_sync.protocols.protocol import EndEnvelopeProtocol, remove_reserved
+from connect_sync.version import VERSION
 
 GRPC_WEB_MARK = "x-grpc-web"
+X_USER_AGENT = "x-user-agent"
+
+# "User Agent": the form is that of gRPC's own, "grpc-" language "-" variant "/" version.
+_USER_AGENT = f"grpc-python-connect-sync/{VERSION}"
 
 
 class GrpcWeb(GrpcFamily, EndEnvelopeProtocol):
@@ -30,6 +35,7 @@ class GrpcWeb(GrpcFamily, EndEnvelopeProtocol):
     def write_request(self, headers: Headers, timeout_ms: float | None) -> None:
         """Add the mark of gRPC-Web and the timeout."""
         headers[GRPC_WEB_MARK] = "1"
+        headers.setdefault(X_USER_AGENT, _USER_AGENT)
         super().write_request(headers, timeout_ms)
 
     def encode_end(self, error: ConnectError | None, metadata: Headers | None) -> bytes:
