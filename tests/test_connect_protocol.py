@@ -151,7 +151,7 @@ def test_answer_is_compressed_as_the_client_accepts_or_as_its_request_was(
 
 
 @pytest.mark.parametrize("name", ["content-encoding", "accept-encoding"])
-def test_compression_of_http_is_none_of_a_stream(name: str) -> None:
+def test_compression_of_http_is_not_that_of_a_stream(name: str) -> None:
     headers = Headers({name: "gzip"})
 
     assert STREAM.read_request(headers, Compressions([GZIP])) == (None, None, None)
@@ -176,7 +176,7 @@ def test_compression_of_http_is_none_of_a_stream(name: str) -> None:
         "grpc-timeout",
     ],
 )
-def test_header_that_frames_the_call_is_no_metadata(name: str) -> None:
+def test_header_that_frames_the_call_is_not_metadata(name: str) -> None:
     headers = Headers({name: "1", "mine": "2"})
     remove_reserved(headers)
 
@@ -196,7 +196,7 @@ def test_other_headers_are_metadata(name: str) -> None:
 # Trailing metadata of unary responses
 
 
-def test_headers_are_parted_by_the_prefix_of_trailers() -> None:
+def test_headers_are_split_by_the_prefix_of_trailers() -> None:
     headers = Headers(
         [("a", "1"), ("trailer-a", "2"), ("Trailer-B", "3"), ("trailer-b", "4"), ("trailer", "5")]
     )
@@ -256,7 +256,7 @@ def test_json_may_be_an_error(content_type: str) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["", "application/proto", "text/json", "application/problem+json"])
-def test_other_types_are_no_errors(content_type: str) -> None:
+def test_other_types_are_not_errors(content_type: str) -> None:
     assert not UNARY.is_error_content_type(content_type)
 
 
@@ -388,7 +388,7 @@ def test_error_without_a_code_has_that_of_the_http_status() -> None:
 
 
 @pytest.mark.parametrize("message", [None, 5, [], {}])
-def test_message_that_is_no_text_is_none(message: Any) -> None:
+def test_message_that_is_not_text_is_left_out(message: Any) -> None:
     assert (
         decode_error(404, json.dumps({"code": "not_found", "message": message}).encode(), PATH).message == ""
     )
@@ -410,7 +410,7 @@ def test_message_that_is_no_text_is_none(message: Any) -> None:
     ],
     ids=range(10),
 )
-def test_body_that_is_no_error_leaves_the_http_status(body: bytes) -> None:
+def test_body_that_is_not_an_error_leaves_the_http_status(body: bytes) -> None:
     error = decode_error(403, body, PATH)
 
     assert error.code is Code.PERMISSION_DENIED
@@ -540,7 +540,7 @@ def test_names_of_trailers_are_read_in_any_case() -> None:
     assert trailers["greet-count"] == "1"
 
 
-def test_values_of_trailers_that_are_no_text_are_left_out() -> None:
+def test_values_of_trailers_that_are_not_text_are_left_out() -> None:
     _, trailers = STREAM.decode_end(b'{"metadata": {"a": ["1", 2, null], "b": "3", "c": {}, "d": []}}')
 
     assert list(trailers.multi_items()) == [("a", "1")]

@@ -369,22 +369,22 @@ def test_unknown_number_is_an_unknown_error(value: str) -> None:
 @pytest.mark.parametrize(
     "value", ["", "x", "ok", "-1", "+5", "5.0", "1e1", "0x5", "1_0", "5, 5", "0, 0", "\u00b2", "9" * 5000]
 )
-def test_status_that_is_no_number_is_an_unknown_error_that_says_so(value: str) -> None:
+def test_status_that_is_not_a_number_is_an_unknown_error_that_says_so(value: str) -> None:
     error = read(status=value)
 
-    assert (error.code, error.message) == (Code.UNKNOWN, f"grpc-status is {value!r}")
+    assert (error.code, error.message) == (Code.UNKNOWN, f"grpc-status must be a number, got {value!r}")
 
 
-def test_message_of_a_status_that_is_no_number_is_kept() -> None:
-    assert read(status="x", message="no such pet").message == "grpc-status is 'x': no such pet"
+def test_message_of_a_status_that_is_not_a_number_is_kept() -> None:
+    assert read(status="x", message="no pet").message == "grpc-status must be a number, got 'x': no pet"
 
 
 def test_missing_status_is_an_unknown_error_that_says_so() -> None:
-    assert str(read(message="no such pet")) == "unknown: there is no grpc-status: no such pet"
+    assert str(read(message="no such pet")) == "unknown: missing grpc-status: no such pet"
 
 
 def test_no_status_at_all_is_an_unknown_error() -> None:
-    assert str(read()) == "unknown: there is no grpc-status"
+    assert str(read()) == "unknown: missing grpc-status"
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_malformed_percent_encoding_is_taken_as_it_stands(written: str, message:
 
 
 @pytest.mark.parametrize("written", ["%FF", "a%C3", "%ED%A0%80"])
-def test_message_that_is_no_utf_8_has_marks_in_its_place(written: str) -> None:
+def test_message_that_is_not_utf_8_has_marks_in_its_place(written: str) -> None:
     assert "\ufffd" in read(status="5", message=written).message
 
 
@@ -441,7 +441,7 @@ def test_message_comes_back_whatever_it_holds() -> None:
         assert read(status="10", message=written).message == message
 
 
-def test_trailing_metadata_is_what_is_no_status() -> None:
+def test_trailing_metadata_is_what_is_not_the_status() -> None:
     status = Headers.from_wire(
         [("a", "1"), ("grpc-status", "5"), ("a", "2"), ("grpc-message", "m"), ("grpc-status-details-bin", "")]
     )
@@ -529,7 +529,7 @@ def test_details_that_cannot_be_read_do_not_hide_the_error(written: str) -> None
     assert (error.code, error.message, error.details) == (Code.NOT_FOUND, "m", ())
 
 
-def test_details_of_a_success_are_no_error() -> None:
+def test_details_of_a_success_are_not_an_error() -> None:
     status = Headers({"grpc-status": "0", "grpc-status-details-bin": encoded(rpc_status(5, "m"))})
 
     assert decode_status(status)[0] is None

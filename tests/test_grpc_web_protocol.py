@@ -160,7 +160,7 @@ def test_values_of_metadata_are_kept_apart() -> None:
     "payload", [b"grpc-status", b"grpc-status: 0\r\nx\r\n", b"{}", b"\xff", b"grpc-status: 0\r\n folded\r\n"]
 )
 def test_line_without_a_colon_is_an_internal_error(payload: bytes) -> None:
-    with pytest.raises(ConnectError, match="a line of the response's trailers is no header") as caught:
+    with pytest.raises(ConnectError, match="malformed line in the response's trailers") as caught:
         GRPC_WEB.decode_end(payload)
     assert caught.value.code is Code.INTERNAL
 
@@ -171,7 +171,7 @@ def test_end_without_a_status_is_an_unknown_error(payload: bytes) -> None:
 
     assert error is not None
     assert error.code is Code.UNKNOWN
-    assert error.message.startswith("there is no grpc-status")
+    assert error.message.startswith("missing grpc-status")
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_random_ends_are_read_or_internal_errors() -> None:
 # A response without a body
 
 
-def test_headers_without_a_status_are_no_end() -> None:
+def test_headers_without_a_status_are_not_an_end() -> None:
     assert GRPC_WEB.trailers_only_end(Headers({"a": "1", "grpc-message": "m"})) is None
 
 

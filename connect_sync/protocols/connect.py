@@ -2,7 +2,7 @@
 
 Unary calls are plain HTTP: a bare message each way, the code of an error as HTTP status with a JSON body,
 trailing metadata as headers with a prefix, and a GET for methods without side effects. Streams are
-envelopes within a response that is always 200; the last envelope is JSON that tells how the call ended.
+envelopes in a response that is always 200; the last envelope is JSON that says how the call ended.
 
 The rules are those of the Connect protocol reference; names in comments are its headings.
 """
@@ -51,7 +51,7 @@ class _Connect(WireProtocol):
     known_version = "1"
     timeout = TIMEOUT_MS
     content_type_prefix: str
-    """What stands before the codec's name in content types."""
+    """The part of content types before the codec's name."""
 
     def content_types(self, codec: Codec) -> tuple[str, ...]:
         """Return the one content type."""
@@ -62,7 +62,7 @@ class _Connect(WireProtocol):
         return media_type(content_type) == ERROR_CONTENT_TYPE
 
     def parse_timeout(self, timeout: str) -> float:
-        """Return the milliseconds that the header counts. Raises ConnectError."""
+        """Return the milliseconds that the header says. Raises ConnectError."""
         if not _is_timeout(timeout):
             raise ConnectError(
                 Code.INVALID_ARGUMENT,
@@ -108,11 +108,13 @@ class ConnectStream(_Connect, EndEnvelopeProtocol):
         """Read an EndStreamResponse. Raises ConnectError."""
         end = _load(payload)
         if not isinstance(end, dict):
-            raise ConnectError(Code.INTERNAL, "the end of the stream is not a JSON object")
+            raise ConnectError(Code.INTERNAL, "the end-of-stream message is not a JSON object")
         error = end.get("error")
         metadata = end.get("metadata")
         if not isinstance(error, dict | None) or not isinstance(metadata, dict | None):
-            raise ConnectError(Code.INTERNAL, "the end of the stream is malformed")
+            raise ConnectError(
+                Code.INTERNAL, "the end-of-stream message is malformed: error and metadata must be objects"
+            )
         trailers = Headers.from_wire(
             (name, value)
             for name, values in (metadata or {}).items()
@@ -138,7 +140,7 @@ def encode_error(error: ConnectError) -> bytes:
 def decode_error(status: int, body: bytes, path: str) -> ConnectError:
     """Read the JSON body of an error response.
 
-    Where it holds no valid error, the code is inferred from the status ("HTTP to error code").
+    If it is not a valid error, the code is inferred from the status ("HTTP to error code").
     """
     error = _load(body)
     if not isinstance(error, dict):
@@ -147,7 +149,7 @@ def decode_error(status: int, body: bytes, path: str) -> ConnectError:
 
 
 def split_trailers(headers: Headers) -> tuple[Headers, Headers]:
-    """Part the headers of a unary response into leading and trailing metadata."""
+    """Split the headers of a unary response into leading and trailing metadata."""
     if not any(name.startswith(TRAILER_PREFIX) for name in headers):
         return headers, Headers()
     leading: list[tuple[str, str]] = []
@@ -248,7 +250,7 @@ def _dump(value: Mapping[str, Any]) -> bytes:
 
 
 def _load(data: bytes) -> Any:
-    """Read JSON; None for what is none."""
+    """Read JSON; return None for anything else."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -271,7 +273,7 @@ def _detail_to_json(detail: ErrorDetail) -> dict[str, Any]:
         message = message_factory.GetMessageClass(descriptor).FromString(detail.data)
         value["debug"] = json_format.MessageToDict(message)
     except Exception:
-        return value  # the field is for people who read the wire, where the type is known
+        return value  # ``debug`` is for people, and optional: here the type is unknown
     return value
 
 
@@ -297,5 +299,5 @@ def _details_from_json(values: list[Any]) -> list[ErrorDetail]:
             type_name = value["type"].rpartition("/")[2]
             details.append(ErrorDetail(type_name, decode_base64(value["value"])))
         except (AttributeError, KeyError, TypeError, ValueError):
-            continue  # a detail that cannot be read must not hide the error
+            continue  # an unreadable detail must not hide the error
     return details

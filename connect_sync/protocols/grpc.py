@@ -1,8 +1,8 @@
 """The gRPC protocol: the server's side of it, and what gRPC-Web takes from it.
 
 Requests name their timeout, their compression and what the client can read by headers of their own;
-messages travel in envelopes; how the call ended is told by a status, which for gRPC stands in the HTTP
-trailers. There is no client's side: urllib3 speaks HTTP/1.1, in which gRPC does not exist.
+messages travel in envelopes; a status says how the call ended, which in gRPC is sent in the HTTP trailers.
+There is no client's side: urllib3 speaks HTTP/1.1, which cannot carry gRPC.
 
 The rules are those of "gRPC over HTTP2"; names in comments are its terms.
 """
@@ -37,7 +37,7 @@ _match_timeout = re.compile(r"([0-9]{1,8})([HMSmun])").fullmatch
 _UNIT_MS = {"H": 3_600_000.0, "M": 60_000.0, "S": 1_000.0, "m": 1.0, "u": 1e-3, "n": 1e-6}
 _MAX_TIMEOUT_DIGITS = 99_999_999
 
-# "Percent-Encoded": these stand for themselves, and so do letters and digits.
+# "Percent-Encoded": letters, digits and these are not encoded.
 _UNENCODED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
@@ -45,13 +45,13 @@ class GrpcFamily(EnvelopedProtocol):
     """What gRPC and gRPC-Web share: the headers of requests, and the status."""
 
     content_type: str
-    """The content type without a codec's name, which stands for Protobuf's binary format."""
+    """The content type without a codec's name, which means Protobuf's binary format."""
     timeout = TIMEOUT
     content_encoding = "grpc-encoding"
     accept_encoding = "grpc-accept-encoding"
 
     def content_types(self, codec: Codec) -> tuple[str, ...]:
-        """Return the content type with the codec's name, and without it where it may be left out."""
+        """Return the content type with the codec's name, and without it if the codec is the default."""
         named = f"{self.content_type}+{codec.name}"
         return (named, self.content_type) if codec.name == _DEFAULT_CODEC else (named,)
 
@@ -68,14 +68,14 @@ class GrpcFamily(EnvelopedProtocol):
     def negotiate(
         self, compressions: Compressions, accept: str, received: Compression | None
     ) -> Compression | None:
-        """Return what the request uses, if the client can read it, else what there is that it can read.
+        """Return the request's own compression, if the client can read it, else one of ours that it can.
 
-        Its list has no order ("Message-Accept-Encoding"): grpcio begins it with ``identity``.
+        The client's list has no order ("Message-Accept-Encoding"): grpcio begins it with ``identity``.
         """
         return compressions.choose(accept, received)
 
     def write_request(self, headers: Headers, timeout_ms: float | None) -> None:
-        """Add the timeout, in milliseconds, or in seconds where these would be too many digits."""
+        """Add the timeout: in milliseconds, or in seconds if those take more than 8 digits."""
         if timeout_ms is None:
             return
         milliseconds = max(1, int(timeout_ms))
@@ -121,7 +121,7 @@ def encode_status(error: ConnectError | None, metadata: Headers | None) -> Heade
 def decode_status(status: Headers) -> tuple[ConnectError | None, Headers]:
     """Read how a call ended, and its trailing metadata.
 
-    A status that is absent, or is no number, is an error of its own: of the code ``unknown``.
+    A status that is missing, or is not a number, is an error with the code ``unknown``.
     """
     metadata = Headers.from_wire(
         (name, value) for name, value in status.multi_items() if name not in (STATUS, MESSAGE, DETAILS)
@@ -131,7 +131,7 @@ def decode_status(status: Headers) -> tuple[ConnectError | None, Headers]:
         return None, metadata
     message = _decode_message(status.get(MESSAGE, ""))
     if not _is_number(number):
-        problem = f"{STATUS} is {number!r}" if STATUS in status else f"there is no {STATUS}"
+        problem = f"{STATUS} must be a number, got {number!r}" if STATUS in status else f"missing {STATUS}"
         return ConnectError(Code.UNKNOWN, f"{problem}: {message}" if message else problem), metadata
     return _with_details(Code.from_number(int(number)), message, status.get(DETAILS)), metadata
 
@@ -141,7 +141,7 @@ _is_number = re.compile(r"[0-9]{1,9}").fullmatch
 
 def _encode_message(message: str) -> str:
     text = quote(message, safe=_UNENCODED, errors="replace")
-    # Spaces around a value are none of it to HTTP (RFC 9110, section 5.5).
+    # HTTP strips the spaces around a value (RFC 9110, section 5.5).
     without_leading = text.lstrip(" ")
     inner = without_leading.rstrip(" ")
     leading = len(text) - len(without_leading)
@@ -150,14 +150,14 @@ def _encode_message(message: str) -> str:
 
 
 def _decode_message(text: str) -> str:
-    # What is not encoded as it should be is taken as it stands ("Status-Message").
+    # Malformed percent-encoding is kept as it is ("Status-Message").
     return unquote_to_bytes(text.encode("latin-1", errors="replace")).decode(errors="replace")
 
 
 def _status_class() -> type[Message]:
     """Return the class of google.rpc.Status, which carries the details.
 
-    The schema has a pool of its own: an application may have the official one in the common pool.
+    The schema has its own pool: an application may have the official one in the default pool.
     """
     schema = descriptor_pb2.FileDescriptorProto(
         name="google/rpc/status.proto",
@@ -186,7 +186,7 @@ _Status: Any = _status_class()
 
 
 def _encode_details(error: ConnectError) -> bytes:
-    # A lone surrogate cannot be encoded; the header has a question mark in its place.
+    # A lone surrogate cannot be encoded: it becomes a question mark, as in the header.
     text = error.message.encode(errors="replace").decode()
     status = _Status(code=error.code.number, message=text)
     for detail in error.details:
@@ -196,7 +196,7 @@ def _encode_details(error: ConnectError) -> bytes:
 
 
 def _with_details(code: Code, message: str, encoded: str | None) -> ConnectError:
-    """Return the error; its details, and with them code and message, are those of the encoded status.
+    """Return the error with the details of an encoded status, which also has its code and full message.
 
     Details that cannot be read must not hide the error.
     """

@@ -1,9 +1,9 @@
 """The gRPC-Web protocol, both sides of it.
 
-It is gRPC for HTTP that has no trailers, or hides them, as browsers do: what gRPC puts into the trailers
-stands in a last envelope, as lines of the form of HTTP/1.1 headers. A response without any message may have
-it among its headers instead ("Trailers-Only"), which a client has to understand; a server that writes the
-envelope always is understood by all, also from behind rules for cross-origin headers.
+It is gRPC for HTTP without trailers, or with trailers that browsers hide: what gRPC puts into the trailers
+is sent in a last envelope, as lines like the headers of HTTP/1.1. A response without messages may have it
+among its headers instead ("Trailers-Only"), which a client has to understand. Our server always writes the
+envelope: every client understands it, and CORS cannot hide it.
 
 The rules are those of "gRPC Web" (PROTOCOL-WEB.md of gRPC).
 """
@@ -33,7 +33,7 @@ class GrpcWeb(GrpcFamily, EndEnvelopeProtocol):
     end_flag = 0x80
 
     def write_request(self, headers: Headers, timeout_ms: float | None) -> None:
-        """Add the mark of gRPC-Web and the timeout."""
+        """Add the mark of gRPC-Web, the timeout and, unless the caller has set it, ``x-user-agent``."""
         headers[GRPC_WEB_MARK] = "1"
         headers.setdefault(X_USER_AGENT, _USER_AGENT)
         super().write_request(headers, timeout_ms)
@@ -51,7 +51,9 @@ class GrpcWeb(GrpcFamily, EndEnvelopeProtocol):
                 continue
             name, colon, value = line.partition(":")
             if not colon:
-                raise ConnectError(Code.INTERNAL, "a line of the response's trailers is no header")
+                raise ConnectError(
+                    Code.INTERNAL, "malformed line in the response's trailers: it has no colon"
+                )
             pairs.append((name.strip(), value.strip()))
         return decode_status(Headers.from_wire(pairs))
 
@@ -65,7 +67,7 @@ class GrpcWeb(GrpcFamily, EndEnvelopeProtocol):
 
 
 class GrpcWebText(GrpcWeb):
-    """gRPC-Web for clients that cannot read binary bodies: the server's side puts it into base64."""
+    """gRPC-Web for clients that cannot read binary bodies: the server encodes it in base64."""
 
     content_type = "application/grpc-web-text"
 

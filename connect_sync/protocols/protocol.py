@@ -63,10 +63,10 @@ class WireProtocol(ABC):
     version: str = ""
     """The header that tells the protocol's version, where it has one."""
     known_version: str = ""
-    """The only version that there is, where it has one."""
+    """The only version that exists, where it has one."""
 
     def __init__(self) -> None:
-        """Make the one instance that there is of a protocol."""
+        """Make the only instance of a protocol."""
         self._names = (self.version, self.timeout, self.content_encoding, self.accept_encoding)
 
     @abstractmethod
@@ -109,7 +109,7 @@ class WireProtocol(ABC):
             raise ConnectError(Code.INVALID_ARGUMENT, text)
         deadline = Deadline(self.parse_timeout(timeout)) if timeout else None
         received = None if encoding is None else compressions.find(encoding)
-        # Connect reference: without a list, the client reads what it used itself.
+        # Connect reference, "Unary-Request": without a list, the client reads the compression that it used.
         accepted = received if accept is None else self.negotiate(compressions, accept, received)
         return deadline, received, accepted
 
@@ -119,9 +119,9 @@ class WireProtocol(ABC):
         """Return the compression to answer with, None for none.
 
         Args:
-            compressions: Those that there are.
-            accept: What the client says that it can read.
-            received: What its request uses.
+            compressions: The compressions that are offered.
+            accept: The compressions that the client can read, as it lists them.
+            received: The compression of its request.
         """
         return compressions.negotiate(accept)
 
@@ -129,7 +129,7 @@ class WireProtocol(ABC):
         """Check that a successful response is of this protocol and the codec of its request.
 
         Raises:
-            ConnectError: ``internal`` for another codec, ``unknown`` for what is no such protocol at all.
+            ConnectError: ``internal`` for another codec, ``unknown`` for another protocol.
         """
         expected = self.content_types(codec)
         found = media_type(content_type)
@@ -145,7 +145,7 @@ class WireProtocol(ABC):
         return False
 
     def trailers_only_end(self, headers: Headers) -> tuple[ConnectError | None, Headers] | None:
-        """Return the end of a response that its headers hold, where its body does not; else None."""
+        """Return the end of a response whose headers hold it in place of its body; None for others."""
         return None
 
 
@@ -213,7 +213,7 @@ def media_type(content_type: str) -> str:
 
 
 def http_error(status: int, path: str) -> ConnectError:
-    """Return the error for a response to ``path`` whose status is not 200 and which holds no error."""
+    """Return the error for a response to ``path`` that has another status than 200 and holds no error."""
     reason = responses.get(status, "")
     return ConnectError(
         Code.from_http_status(status), f"{path} was answered with HTTP {status} {reason}".rstrip()
