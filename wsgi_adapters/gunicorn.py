@@ -1,7 +1,7 @@
-"""The body of a request under gunicorn, over HTTP/1.1 and over HTTP/2.
+"""Requests under gunicorn: their bodies, over HTTP/1.1 and over HTTP/2, and a header of HTTP/2.
 
-Both read below gunicorn's ``wsgi.input``, which waits for more than it is asked for, and set what is left of
-the call's deadline on each receive.
+Both bodies read below gunicorn's ``wsgi.input``, which waits for more than it is asked for, and set what is
+left of the call's deadline on each receive.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from urllib3.util.wait import wait_for_read
 
@@ -28,6 +28,9 @@ from wsgi_adapters.body import (
     is_closed_by_peer,
     malformed,
 )
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 _HTTP2_END_MS = 100
 """For how long the end of a response over HTTP/2 waits for that of its request: it delays an early answer."""
@@ -474,6 +477,23 @@ class GunicornHttp2Body(RequestBody):
     def close(self) -> None:
         """Give the socket back as it was. What is left of the body, gunicorn tells the client to keep."""
         self._connection.sock.settimeout(self._socket_timeout)
+
+
+def restore_version(environ: WSGIEnvironment, stream: Any | None) -> None:
+    """Make ``HTTP_VERSION`` the request's ``version`` header (PEP 3333).
+
+    In every request over HTTP/2, gunicorn overwrites it with the version of HTTP. ``stream`` is gunicorn's
+    ``wsgi.input``, which has the headers as they came; None if a middleware has replaced it. The header is
+    lost then, and counts as absent.
+    """
+    if environ.get("HTTP_VERSION") != "2":
+        return  # restored before, or set by a middleware
+    fields = [] if stream is None else stream._stream.get_regular_headers()
+    values = [value for name, value in fields if name == "version"]
+    if values:
+        environ["HTTP_VERSION"] = ",".join(values)
+    else:
+        del environ["HTTP_VERSION"]
 
 
 def _receive_by(deadline: Deadline, sock: socket.socket) -> bytes | None:

@@ -24,7 +24,12 @@ from wsgi_adapters.body import (
     UwsgiChunkedBody,
     is_closed_by_peer,
 )
-from wsgi_adapters.gunicorn import GunicornBody, GunicornChunkedBody, GunicornHttp2Body
+from wsgi_adapters.gunicorn import (
+    GunicornBody,
+    GunicornChunkedBody,
+    GunicornHttp2Body,
+    restore_version,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -69,6 +74,7 @@ def _open_gunicorn(environ: WSGIEnvironment, stream: Any) -> RequestBody:
 
 
 def _open_gunicorn_http2(environ: WSGIEnvironment, stream: Any) -> RequestBody:
+    restore_version(environ, stream)
     return GunicornHttp2Body(stream, _content_length(environ))
 
 
@@ -124,6 +130,9 @@ def _open_any(environ: WSGIEnvironment, stream: Any) -> RequestBody:
     """Open a body whose input tells nothing, so that the environ has to, as far as it does."""
     # What the request says of its length does not count where it has chunks: RFC 9112, section 6.3.
     is_chunked = "HTTP_TRANSFER_ENCODING" in environ
+    if "gunicorn.http2.send_trailers" in environ:
+        restore_version(environ, None)
+        return _open_plain(environ, stream, None)
     if "werkzeug.socket" in environ:
         sock: socket.socket = environ["werkzeug.socket"]
         peer = Peer(lambda: is_closed_by_peer(sock.fileno()), sock=sock)

@@ -6,13 +6,17 @@ gunicorn serves the calls of one connection one after the other, so each test ha
 from __future__ import annotations
 
 import itertools
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import grpc
 import pytest
+from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
 from tests.integration.certificates import Certificates
 from tests.integration.channel import Channel
@@ -119,3 +123,68 @@ def test_generator_is_closed_when_call_is_canceled(calls: grpc.Channel, channel:
     responses.cancel()
     channel.go_on_to_the_end()
     assert "closed" in iter(channel.next_event, "")
+
+
+# Metadata named "version", which gunicorn overwrites
+
+
+@pytest.fixture(scope="module", params=["gthread", "gevent"])
+def version_reader(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Http2Gunicorn]:
+    """gunicorn with the service that tells what it reads of a header named ``version``."""
+    log = tmp_path_factory.mktemp("versions") / "gunicorn.log"
+    server = Http2Gunicorn(log, request.param, application="tests.integration.versions:application")
+    yield server
+    print(server.new_output())
+    server.stop()
+
+
+def read_version(server: Http2Gunicorn, *versions: str) -> dict[str, Any]:
+    """Return what a handler reads of a header named ``version``, by the ways in which it can."""
+    with grpcio_calls.connect(f"127.0.0.1:{server.port}") as channel:
+        echo = channel.unary_unary(
+            "/echo.v1.EchoService/Echo",
+            request_serializer=EchoRequest.SerializeToString,
+            response_deserializer=EchoResponse.FromString,
+        )
+        metadata = tuple(("version", value) for value in versions)
+        response = echo(EchoRequest(), timeout=PATIENCE, metadata=metadata)
+    read: dict[str, Any] = json.loads(response.payload)
+    return read
+
+
+@pytest.mark.parametrize("versions", [["v7"], ["2"], ["a", "b"]], ids=",".join)
+def test_metadata_named_version_is_the_clients(version_reader: Http2Gunicorn, versions: list[str]) -> None:
+    value = ",".join(versions)
+
+    assert read_version(version_reader, *versions) == {
+        "get": value,
+        "get_many": [value, "trailers", value, None],
+        "iteration": [value],
+        "in": True,
+        "get, parsed": value,
+    }
+
+
+ABSENT = {
+    "get": None,
+    "get_many": [None, "trailers", None, None],
+    "iteration": [],
+    "in": False,
+    "get, parsed": None,
+}
+
+
+def test_version_of_http_is_not_metadata(version_reader: Http2Gunicorn) -> None:
+    assert read_version(version_reader) == ABSENT
+
+
+def test_version_of_http_is_not_metadata_behind_a_middleware_with_an_input_of_its_own(tmp_path: Path) -> None:
+    application = "tests.integration.versions:replaced"
+    server = Http2Gunicorn(tmp_path / "gunicorn.log", "gthread", application=application)
+    try:
+        assert read_version(server) == ABSENT
+    finally:
+        print(server.new_output())
+        server.stop()
