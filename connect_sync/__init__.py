@@ -5,12 +5,15 @@ Everything public is here; the server's WSGI application is in `wsgi_adapters`, 
 """
 
 from connect_sync.client import (
+    CallOptions,
     Cancellation,
     ConnectClient,
+    GetCallOptions,
     Lifetime,
     ResponseMetadata,
     ResponseStream,
     Transport,
+    Unpack,
 )
 from connect_sync.code import Code
 from connect_sync.compression import Brotli, Compression, Deflate, Gzip, Snappy, Zstd
@@ -34,6 +37,7 @@ __all__ = [
     "Body",
     "Brotli",
     "Call",
+    "CallOptions",
     "Cancellation",
     "ClientStreamInterceptor",
     "Code",
@@ -42,6 +46,7 @@ __all__ = [
     "ConnectError",
     "Deflate",
     "ErrorDetail",
+    "GetCallOptions",
     "Gzip",
     "Headers",
     "HeadersInput",
@@ -64,5 +69,6 @@ __all__ = [
     "TooLargeError",
     "Transport",
     "UnaryInterceptor",
+    "Unpack",
     "Zstd",
 ]

@@ -12,7 +12,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, TypeAlias, TypeVar, cast, overload
 
-HeadersInput: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
+HeadersInput: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 """What callers may pass where headers are wanted: a mapping, or pairs of name and value."""
 
 NameTuple: TypeAlias = tuple[str, str, str, str]

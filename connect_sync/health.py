@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
 
-from connect_sync.client import Cancellation, ConnectClient, ResponseStream
+from connect_sync.client import CallOptions, ConnectClient, GetCallOptions, ResponseStream, Unpack
 from connect_sync.code import Code
 from connect_sync.context import RequestContext
 from connect_sync.errors import ConnectError
-from connect_sync.headers import HeadersInput
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
 
 SERVICE = "grpc.health.v1.Health"
@@ -258,45 +257,18 @@ def check_service_name(service: str) -> None:
 class HealthClient(ConnectClient):
     """A client of grpc.health.v1.Health.
 
-    Each call takes the ``headers`` to send, a ``timeout_ms`` for the whole of it and a ``cancellation`` that
-    ends it from another thread, and raises ConnectError if it fails.
+    Each call takes `CallOptions` as keyword arguments, and raises ConnectError if it fails.
     """
 
-    def check(
-        self,
-        request: HealthCheckRequest,
-        *,
-        headers: HeadersInput | None = None,
-        timeout_ms: float | None = None,
-        cancellation: Cancellation | None = None,
-        use_get: bool = False,
-    ) -> HealthCheckResponse:
+    def check(self, request: HealthCheckRequest, **options: Unpack[GetCallOptions]) -> HealthCheckResponse:
         """Return the status of a service; ``not_found`` where the server knows none of the name.
 
         ``use_get`` sends the call as a GET request, which not every server takes.
         """
-        return self.call_unary(
-            CHECK,
-            request,
-            headers=headers,
-            timeout_ms=timeout_ms,
-            cancellation=cancellation,
-            use_get=use_get,
-        )
+        return self.call_unary(CHECK, request, **options)
 
     def watch(
-        self,
-        request: HealthCheckRequest,
-        *,
-        headers: HeadersInput | None = None,
-        timeout_ms: float | None = None,
-        cancellation: Cancellation | None = None,
+        self, request: HealthCheckRequest, **options: Unpack[CallOptions]
     ) -> ResponseStream[HealthCheckResponse]:
         """Give the status of a service, and each change of it, SERVICE_UNKNOWN being one."""
-        return self.call_server_stream(
-            WATCH,
-            request,
-            headers=headers,
-            timeout_ms=timeout_ms,
-            cancellation=cancellation,
-        )
+        return self.call_server_stream(WATCH, request, **options)

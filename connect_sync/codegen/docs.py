@@ -50,11 +50,9 @@ def of_client(service: Service) -> str:
     parts = [f"A client of {service.full_name}."]
     if service.methods:
         calls = (
-            "Each call takes the ``headers`` to send, a ``timeout_ms`` for the whole of it and a "
-            "``cancellation`` that ends it from another thread, and raises ConnectError if it fails."
+            "Each call takes its options as keyword arguments, which ``connect_sync.CallOptions`` "
+            "lists, and raises ConnectError if it fails."
         )
-        if any(method.allows_get for method in service.methods):
-            calls += " ``use_get`` sends it as a GET request, which caches can answer."
         parts.append(paragraph(calls, 4))
     if service.deprecated:
         parts.append("Deprecated.")

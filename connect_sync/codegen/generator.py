@@ -194,25 +194,16 @@ class _ModuleWriter:
             request = f"{self._imports.name('collections.abc', 'Iterable')}[{request}]"
         if schema.streams_responses:
             response = f"{self._runtime('ResponseStream')}[{response}]"
-        parameters = [
-            "self",
-            f"{argument}: {request}",
-            "*",
-            f"headers: {self._runtime('HeadersInput')} | None = None",
-            "timeout_ms: float | None = None",
-            f"cancellation: {self._runtime('Cancellation')} | None = None",
-            *(["use_get: bool = False"] if schema.allows_get else []),
-        ]
-        options = ["headers", "timeout_ms", "cancellation"]
-        options += ["use_get"] if schema.allows_get else []
-        arguments = [method.constant, argument, *(f"{option}={option}" for option in options)]
+        options = self._runtime("GetCallOptions" if schema.allows_get else "CallOptions")
+        unpacked = f"**options: {self._runtime('Unpack')}[{options}]"
+        parameters = ["self", f"{argument}: {request}", unpacked]
 
         yield from bracketed(f"def {method.name}", parameters, f" -> {response}:", indent=4)
         yield from docstring(docs.of_call(schema), 8)
         if schema.deprecated:
             yield from self._deprecation_warning(schema)
         call = f"return self.call_{schema.kind.lower()}"
-        yield from bracketed(call, arguments, indent=8)
+        yield from bracketed(call, [method.constant, argument, "**options"], indent=8)
 
     def _deprecation_warning(self, method: Method) -> list[str]:
         arguments = [f'"{method.full_name} is deprecated"', "DeprecationWarning", "stacklevel=2"]

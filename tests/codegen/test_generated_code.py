@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, get_args, get_type_hints
 
 import pytest
 
@@ -111,10 +111,31 @@ def test_idempotency_levels(import_generated: Import) -> None:
     assert methods(old, "OldService")["get"].idempotency is IdempotencyLevel.IDEMPOTENT
 
 
+def options_of(call: Callable[..., Any]) -> set[str]:
+    """Return the names of the options that a client's method declares."""
+    options = get_type_hints(call)["options"]
+    # Python 3.10 has no Unpack to wrap the type in.
+    return set(get_type_hints(next(iter(get_args(options)), options)))
+
+
+def test_methods_of_a_client_take_the_options_of_a_call(import_generated: Import) -> None:
+    module = import_generated("names.v1.names_connect")
+    for name in methods(module, "Methods"):
+        assert options_of(vars(module.MethodsClient)[name]) == {"headers", "timeout_ms", "cancellation"}
+
+
 def test_only_methods_without_side_effects_take_use_get(import_generated: Import) -> None:
     module = import_generated("names.v1.names_connect")
-    assert "use_get" in inspect.signature(module.MethodClient.get).parameters
-    assert "use_get" not in inspect.signature(module.GreetClient_.client_call).parameters
+    assert "use_get" in options_of(module.MethodClient.get)
+    assert "use_get" not in options_of(module.GreetClient_.client_call)
+
+
+def test_signature_of_a_call(import_generated: Import) -> None:
+    module = import_generated("acme.v1.user_connect")
+    fetch = inspect.signature(module.UserServiceClient.fetch)
+    assert str(fetch) == "(self, request: 'Message', **options: 'Unpack[CallOptions]') -> 'library_pb2.Book'"
+    swap = inspect.signature(module.UserServiceClient.swap)
+    assert list(swap.parameters) == ["self", "requests", "options"]
 
 
 def test_messages_come_from_the_modules_that_define_them(import_generated: Import) -> None:
@@ -362,6 +383,14 @@ def test_calls_of_each_kind(import_generated: Import) -> None:
         assert client.swap([thing, thing]) == thing
     with connect(names, "Protocol", Iterate()) as client:
         assert list(client.iterate(message)) == [message, message, message]
+
+
+@pytest.mark.parametrize("name", ["fetch", "swap", "send"])
+def test_unknown_option_is_named_in_the_error(import_generated: Import, name: str) -> None:
+    module = import_generated("acme.v1.user_connect")
+    client = module.UserServiceClient("http://test")
+    with pytest.raises(TypeError, match=r"call_\w+\(\) got an unexpected keyword argument 'timeout'"):
+        getattr(client, name)(None, timeout=500)
 
 
 def test_get_request_without_side_effects(import_generated: Import) -> None:

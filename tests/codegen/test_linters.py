@@ -5,6 +5,7 @@ The tools come with ``pip install -e '.[dev]'``.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -25,15 +26,22 @@ ROOT = Path(__file__).parent.parent.parent
 MYPY_SETTINGS = """\
 [mypy]
 strict = True
-python_version = 3.10
 explicit_package_bases = True
 follow_imports = silent
 follow_imports_for_stubs = True
 """
 
-PYRIGHT_SETTINGS = """\
-{"include": ["**/*_connect.py", "user.py"], "pythonVersion": "3.10", "extraPaths": ["%s"]}
-"""
+PYRIGHT_SETTINGS = {
+    "include": ["**/*_connect.py", "user.py"],
+    "typeCheckingMode": "strict",
+    "reportUnnecessaryTypeIgnoreComment": True,
+    "reportPrivateUsage": False,  # a schema may name a message __Mangled
+    "reportUnusedClass": False,  # or a service
+    "extraPaths": [str(ROOT)],
+}
+
+# The oldest Python, which lacks typing.Unpack, and the newest.
+VERSIONS = pytest.mark.parametrize("version", ["3.10", "3.14"])
 
 # Code as users write it. An ignored error must be there: to ignore none is one.
 USER = '''\
@@ -41,7 +49,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from connect_sync import RequestContext
+from connect_sync import CallOptions, RequestContext, Unpack
 from greet.v1.greet_connect import (
     GreetService,
     GreetServiceClient,
@@ -92,7 +100,18 @@ def call(client: GreetServiceClient, requests: Iterable[GreetRequest]) -> None:
     with client.greet_everyone(requests) as responses:
         one = next(responses)
     client.greet(one)  # type: ignore[arg-type]
+    client.greet(GreetRequest(), timeout=500)  # type: ignore[call-arg]
+    client.greet(GreetRequest(), timeout_ms="500")  # type: ignore[arg-type]
     client.greet_group(requests, use_get=True)  # type: ignore[call-arg]
+
+
+def call_with(client: GreetServiceClient, **options: Unpack[CallOptions]) -> None:
+    client.greet(GreetRequest(), use_get=True, **options)
+    client.greet_individuals(GreetRequest(), **options).close()
+
+
+call_with(GreetServiceClient("http://localhost"), timeout_ms=500, cancellation=None)
+call_with(GreetServiceClient("http://localhost"), use_get=True)  # type: ignore[call-arg]
 '''
 
 
@@ -171,21 +190,25 @@ def test_ruff_has_nothing_to_format_in_docstrings(tmp_path: Path) -> None:
     assert status == 0, output
 
 
-def test_ruff_finds_no_fault(checked: Path) -> None:
-    rules = "E4,E7,E9,F,I,UP"
-    arguments = ["check", "--isolated", "--no-cache", "--select", rules, *modules(checked)]
-    status, output = run_tool(checked, "ruff", *arguments)
+@VERSIONS
+def test_ruff_finds_no_fault(checked: Path, version: str) -> None:
+    arguments = ["check", "--isolated", "--no-cache", "--select=E4,E7,E9,F,I,UP"]
+    target = f"--target-version=py{version.replace('.', '')}"
+    status, output = run_tool(checked, "ruff", *arguments, target, *modules(checked))
     assert status == 0, output
 
 
-def test_mypy_finds_no_fault(checked: Path) -> None:
+@VERSIONS
+def test_mypy_finds_no_fault(checked: Path, version: str) -> None:
     (checked / "mypy.ini").write_text(MYPY_SETTINGS)
-    arguments = ["--config-file=mypy.ini", "--cache-dir=/dev/null", "user.py", *modules(checked)]
-    status, output = run_tool(checked, "mypy", *arguments)
+    arguments = ["--config-file=mypy.ini", "--cache-dir=/dev/null", f"--python-version={version}"]
+    status, output = run_tool(checked, "mypy", *arguments, "user.py", *modules(checked))
     assert status == 0, output
 
 
-def test_pyright_finds_no_fault(checked: Path) -> None:
-    (checked / "pyrightconfig.json").write_text(PYRIGHT_SETTINGS % ROOT)
+@VERSIONS
+def test_pyright_finds_no_fault(checked: Path, version: str) -> None:
+    settings = {**PYRIGHT_SETTINGS, "pythonVersion": version}
+    (checked / "pyrightconfig.json").write_text(json.dumps(settings))
     status, output = run_tool(checked, "pyright", "--pythonpath", sys.executable)
     assert status == 0, output
