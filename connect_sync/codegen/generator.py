@@ -109,10 +109,16 @@ class _ModuleWriter:
                 *docstring(docs.of_module(self._file)),
                 "",
                 *self._imports.lines(),
+                "",
+                *self._public_names(),
                 *(["", *untyped] if untyped else []),
                 *services,
             ]
         )
+
+    def _public_names(self) -> list[str]:
+        classes = [f'"{name}"' for service in self._services for name in _classes(service)]
+        return bracketed("__all__ = ", classes, brackets="[]")
 
     def _service(self, service: _PythonService) -> Iterator[str]:
         if service.methods:
@@ -256,8 +262,12 @@ def _attribute(value: str, name: str) -> str:
     return f"{value}.{name}" if names.is_usable(name) else f'getattr({value}, "{name}")'
 
 
+def _classes(service: _PythonService) -> tuple[str, str, str]:
+    return service.name, service.application, service.client
+
+
 def _declared(service: _PythonService) -> Iterator[str]:
-    yield from (service.name, service.application, service.client)
+    yield from _classes(service)
     for method in service.methods:
         yield from (method.name, method.constant)
 

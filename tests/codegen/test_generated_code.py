@@ -64,6 +64,13 @@ def test_several_services_in_a_file(import_generated: Import) -> None:
     assert {"ShapeService", "Bidi", "BidiTwice", "Empty"} <= vars(module).keys()
 
 
+def test_module_exports_its_classes_in_their_order(import_generated: Import) -> None:
+    for name in ("shapes.v1.shape_service_connect", "names.v1.names_connect"):
+        module = import_generated(name)
+        defined = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == name]
+        assert module.__all__ == defined
+
+
 def test_service_without_methods(import_generated: Import) -> None:
     module = import_generated("shapes.v1.shape_service_connect")
     assert methods(module, "Empty") == {}

@@ -36,7 +36,6 @@ PYRIGHT_SETTINGS = {
     "typeCheckingMode": "strict",
     "reportUnnecessaryTypeIgnoreComment": True,
     "reportPrivateUsage": False,  # a schema may name a message __Mangled
-    "reportUnusedClass": False,  # or a service
     "extraPaths": [str(ROOT)],
 }
 
