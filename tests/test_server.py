@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial, wraps
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -45,94 +44,11 @@ def send(
 # How it is built
 
 
-class AsyncHandlers:
-    async def coroutine(self, request: Any, ctx: RequestContext) -> Any: ...
+def test_handlers_are_checked_when_the_service_is_built() -> None:
+    async def handle(request: Any, ctx: RequestContext) -> Any: ...
 
-    async def generator(self, request: Any, ctx: RequestContext) -> AsyncIterator[Any]:
-        yield request
-
-
-ASYNC_HANDLERS: dict[str, Any] = {
-    "coroutine": AsyncHandlers().coroutine,
-    "generator": AsyncHandlers().generator,
-    "partial": partial(AsyncHandlers.coroutine, AsyncHandlers()),
-}
-
-
-@pytest.mark.parametrize("name", ASYNC_HANDLERS)
-@pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM, SERVER_STREAM], ids=lambda method: method.name)
-def test_async_handler_is_refused_when_the_service_is_built(method: TextMethod, name: str) -> None:
-    with pytest.raises(TypeError, match=rf"the handler of {method.full_name} is async"):
-        serve(method, ASYNC_HANDLERS[name])
-
-
-def test_missing_handler_is_refused_when_the_service_is_built() -> None:
-    with pytest.raises(TypeError, match=r"has no method 'greet' to handle unit\.v1\.UnitService\.Unary"):
-        Service(object(), {"greet": UNARY}, compressions=())
-
-
-@pytest.mark.parametrize("handler", [None, 5, "greet"])
-def test_handler_that_cannot_be_called_is_refused_when_the_service_is_built(handler: Any) -> None:
-    with pytest.raises(TypeError, match="has no method 'greet'"):
-        Service(SimpleNamespace(greet=handler), {"greet": UNARY}, compressions=())
-
-
-@pytest.mark.parametrize(
-    "handler",
-    [lambda: None, lambda request: None, lambda request, ctx, more: None, lambda *, request, ctx: None],
-)
-def test_handler_of_other_arguments_is_refused_when_the_service_is_built(handler: Any) -> None:
-    with pytest.raises(
-        TypeError, match=r"handler of unit\.v1\.UnitService\.Unary does not take a request and"
-    ):
-        Service(SimpleNamespace(greet=handler), {"greet": UNARY}, compressions=())
-
-
-def test_handler_may_be_anything_that_takes_a_request_and_a_context() -> None:
-    for handler in (lambda *arguments: None, lambda request, ctx, more=1: None, partial(max, key=str)):
-        Service(SimpleNamespace(greet=handler), {"greet": UNARY}, compressions=())
-
-
-def with_session(handler: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(handler)
-    def wrapper(request: StringValue, ctx: RequestContext) -> Any:
-        return handler(request, ctx, "session")
-
-    return wrapper
-
-
-def without_context(handler: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(handler)
-    def wrapper(request: StringValue, ctx: RequestContext) -> Any:
-        return handler(request)
-
-    return wrapper
-
-
-@pytest.mark.parametrize(
-    "handler",
-    [with_session(lambda request, ctx, session: request), without_context(lambda request: request)],
-    ids=["more", "less"],
-)
-def test_decorated_handler_takes_what_its_decorator_does(handler: Any) -> None:
-    assert ask(serve(UNARY, handler), UNARY, proto("a")).text == "a"
-
-
-def test_decorator_that_takes_other_arguments_is_refused() -> None:
-    def handler(request: StringValue, ctx: RequestContext) -> StringValue:
-        return request
-
-    @wraps(handler)
-    def wrapper(request: StringValue) -> Any:
-        return handler(request, None)  # type: ignore[arg-type]
-
-    with pytest.raises(TypeError, match="does not take a request and a context"):
-        serve(UNARY, cast(Any, wrapper))
-
-
-def test_class_in_the_place_of_its_instance_is_refused() -> None:
-    with pytest.raises(TypeError, match="AsyncHandlers'> is a class"):
-        Service(AsyncHandlers, {}, compressions=())
+    with pytest.raises(TypeError, match="is async"):
+        serve(UNARY, handle)
 
 
 def test_bidirectional_method_needs_no_handler() -> None:

@@ -71,8 +71,8 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             compress_min_bytes: From which size on messages are compressed, in bytes.
 
         Raises:
-            TypeError: ``service`` is a class; it lacks a handler, or has one that is async or does not take a
-                request and a context; an interceptor is none.
+            TypeError: ``service`` is a class; it lacks a handler, or has one that is misspelt, is async, does
+                not take a request and a context, or yields a single response; an interceptor is none.
             ValueError: ``read_max_bytes`` is not positive, or ``compress_min_bytes`` negative; two
                 compressions share a name; a name is unknown.
         """

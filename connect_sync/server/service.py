@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NoReturn, TypeAlias, cast
+from typing import Any, NoReturn, TypeAlias
 
 from connect_sync.codec import JSON, PROTO
 from connect_sync.compression import Compression, Compressions
@@ -23,6 +22,7 @@ from connect_sync.protocols.grpc_web import GRPC_WEB, GRPC_WEB_TEXT
 from connect_sync.protocols.protocol import EnvelopedProtocol, media_type
 from connect_sync.server.endpoint import Endpoint
 from connect_sync.server.plain import plain_response
+from connect_sync.server.handlers import find_handlers
 from connect_sync.server.stream import StreamHandler
 from connect_sync.server.text import TextHandler
 from connect_sync.server.unary import GetHandler, UnaryHandler
@@ -74,15 +74,13 @@ class Service:
         least = check_compress_min_bytes(compress_min_bytes)
         wrappers = check_interceptors(interceptors)
         offered = Compressions(compressions)
-        if isinstance(implementation, type):
-            raise TypeError(f"{implementation!r} is a class: a service is served by an instance of it")
+        handlers = find_handlers(implementation, methods)
         self._routes = {}
         for name, method in methods.items():
             if method.kind is StreamKind.BIDI_STREAM:
                 call: Call[Any, Any] = partial(_refuse_bidi, method)
             else:
-                handler = _find_handler(implementation, name, method)
-                call = intercept(handler, method.kind, wrappers)
+                call = intercept(handlers[name], method.kind, wrappers)
             endpoint = Endpoint(method, call, read_max_bytes, offered, least)
             self._routes[method.path] = _Route(endpoint)
 
@@ -149,27 +147,6 @@ class _Route:
 
 # RFC 9110, section 5.6.6: a quoted value may hold semicolons.
 _find_parameters = re.compile(r';\s*([^\s;="]+)\s*=\s*("(?:\\.|[^"\\])*"|[^\s;]*)').findall
-
-
-def _find_handler(implementation: object, name: str, method: Method[Any, Any]) -> Call[Any, Any]:
-    handler = getattr(implementation, name, None)
-    if not callable(handler):
-        raise TypeError(f"{implementation!r} has no method {name!r} to handle {method.full_name}")
-    if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
-        raise TypeError(f"the handler of {method.full_name} is async: it has to be a plain function")
-    try:
-        # Of a decorated handler the decorator's own: the function in it may take more, or less.
-        signature = inspect.signature(handler, follow_wrapped=False)
-    except Exception:
-        # Some callables have none; from Python 3.14 on it evaluates annotations, whose names may be absent.
-        return cast(Call[Any, Any], handler)
-    try:
-        signature.bind("request", "ctx")
-    except TypeError as error:
-        raise TypeError(
-            f"the handler of {method.full_name} does not take a request and a context: {error}"
-        ) from error
-    return cast(Call[Any, Any], handler)
 
 
 def _require_trailers(post: Handle) -> Handle:

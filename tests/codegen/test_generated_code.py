@@ -427,6 +427,14 @@ def test_method_that_is_not_implemented_answers_so(import_generated: Import) -> 
     assert caught.value.message == "Root.Pang is not implemented"
 
 
+def test_misspelt_handler_is_refused(import_generated: Import) -> None:
+    module = import_generated("names.v1.names_connect")
+    implementation = type("Misspelt", (module.Methods,), {"list": lambda self, request, ctx: request})()
+    error = r"^Misspelt\.list looks like the handler of names\.v1\.Methods\.List: name it 'list_'$"
+    with pytest.raises(TypeError, match=error):
+        module.MethodsWSGIApplication(implementation)
+
+
 def test_bidi_call_raises_unimplemented(import_generated: Import) -> None:
     module = import_generated("shapes.v1.shape_service_connect")
 
