@@ -112,18 +112,19 @@ class MalformedError(ConnectError):
 
 
 class TooLargeError(ConnectError):
-    """A message is larger than this side takes: it is not read further, or not decompressed."""
+    """A message is larger than an option of this side allows: it is neither read nor decompressed further."""
 
-    def __init__(self, max_bytes: int, size: int | None = None) -> None:
-        """Make the error for a message of ``size`` bytes, where that is known, past the limit."""
+    def __init__(self, max_bytes: int, size: int | None = None, option: str = "read_max_bytes") -> None:
+        """Make the error for a message of ``size`` bytes, if known, over the ``max_bytes`` of ``option``."""
         self.max_bytes = max_bytes
         self.size = size
+        self.option = option
         what = "the message" if size is None else f"a message of {size} bytes"
-        super().__init__(Code.RESOURCE_EXHAUSTED, f"{what} is larger than the limit of {max_bytes} bytes")
+        super().__init__(Code.RESOURCE_EXHAUSTED, f"{what} is larger than {option}, {max_bytes} bytes")
 
-    def __reduce__(self) -> tuple[type[TooLargeError], tuple[int, int | None]]:
+    def __reduce__(self) -> tuple[type[TooLargeError], tuple[int, int | None, str]]:
         """Pickle what ``__init__`` takes."""
-        return TooLargeError, (self.max_bytes, self.size)
+        return TooLargeError, (self.max_bytes, self.size, self.option)
 
 
 def bidi_unimplemented(full_name: str) -> ConnectError:

@@ -175,7 +175,7 @@ def test_payload_announced_beyond_the_limit_is_refused_unread(size: int) -> None
     body = ScriptedBody(b"\x00" + size.to_bytes(4, "big"), b"x" * 10)
 
     with pytest.raises(
-        ConnectError, match=f"a message of {size} bytes is larger than the limit of 100"
+        ConnectError, match=f"a message of {size} bytes is larger than read_max_bytes, 100"
     ) as caught:
         next(read_envelopes(body, 100))
     assert caught.value.code is Code.RESOURCE_EXHAUSTED

@@ -125,15 +125,17 @@ def test_malformed_bytes_are_an_invalid_argument() -> None:
     assert MalformedError("cut off").code is Code.INVALID_ARGUMENT
 
 
-def test_error_of_a_large_message_names_size_and_limit() -> None:
+def test_error_of_a_large_message_names_its_size_and_the_option() -> None:
     error = TooLargeError(100, 101)
 
     assert error.code is Code.RESOURCE_EXHAUSTED
-    assert error.message == "a message of 101 bytes is larger than the limit of 100 bytes"
+    assert error.message == "a message of 101 bytes is larger than read_max_bytes, 100 bytes"
 
 
-def test_error_of_a_message_of_unknown_size_names_the_limit() -> None:
-    assert TooLargeError(100).message == "the message is larger than the limit of 100 bytes"
+def test_error_of_a_message_of_unknown_size_names_the_option() -> None:
+    message = TooLargeError(100, option="send_max_bytes").message
+
+    assert message == "the message is larger than send_max_bytes, 100 bytes"
 
 
 def test_refusal_of_a_bidirectional_method_names_it_and_the_way_out() -> None:

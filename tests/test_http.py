@@ -110,7 +110,7 @@ def test_body_beyond_the_limit_is_refused(chunks: list[bytes]) -> None:
 def test_body_announced_beyond_the_limit_is_refused_unread() -> None:
     body = ScriptedBody(b"abcd", length=4)
 
-    with pytest.raises(ConnectError, match="a message of 4 bytes is larger than the limit of 3 bytes"):
+    with pytest.raises(ConnectError, match="a message of 4 bytes is larger than read_max_bytes, 3 bytes"):
         read_whole(body, 3)
     assert body.sizes == []
 
