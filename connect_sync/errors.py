@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
 
 from connect_sync.code import Code
+from connect_sync.headers import Headers
 
 _MessageT = TypeVar("_MessageT", bound=Message)
 
@@ -25,7 +26,13 @@ class ErrorDetail:
 
     @classmethod
     def pack(cls, message: Message) -> ErrorDetail:
-        """Serialize ``message`` into a detail. A ``google.protobuf.Any`` is taken as it is packed."""
+        """Serialize ``message`` into a detail. A ``google.protobuf.Any`` is not packed a second time.
+
+        Raises:
+            TypeError: ``message`` is not a Protobuf message.
+        """
+        if not isinstance(message, Message):
+            raise TypeError(f"a detail must be a Protobuf message, got {describe(message)}")
         if isinstance(message, AnyMessage):
             return cls(message.TypeName(), message.value)
         return cls(message.DESCRIPTOR.full_name, message.SerializeToString())
@@ -34,18 +41,22 @@ class ErrorDetail:
         """Parse the detail as a ``message_class``.
 
         Raises:
+            TypeError: ``message_class`` is not a class of Protobuf messages.
             ValueError: The detail holds another message type, or its bytes do not parse.
         """
+        given: object = message_class  # checked, whatever its annotation says
+        if not isinstance(given, type) or not issubclass(given, Message):
+            raise TypeError(f"message_class must be a Protobuf message class, got {describe(message_class)}")
         expected = message_class.DESCRIPTOR.full_name
         if self.type != expected:
-            raise ValueError(f"the detail is a {self.type}, not a {expected}")
+            raise ValueError(f"expected a detail of type {expected}, got {self.type}")
         try:
             return message_class.FromString(self.data)
         except DecodeError as error:
-            raise ValueError(f"the detail does not parse as {expected}: {error}") from error
+            raise ValueError(f"the detail is not a valid {expected}: {error}") from error
 
     def __eq__(self, other: object) -> bool:
-        """Details are equal when type and bytes are."""
+        """Compare type and bytes."""
         if not isinstance(other, ErrorDetail):
             return NotImplemented
         return self.type == other.type and self.data == other.data
@@ -62,8 +73,8 @@ class ErrorDetail:
 class ConnectError(Exception):
     """A call failed: a code, a message for people, and details for programs.
 
-    Raised by a handler or an interceptor, it goes to the client as it is; raised by a client call, it
-    says how the call ended. What caused it, where something did, is ``__cause__``.
+    Raised by a handler or an interceptor, it is sent to the client unchanged; raised by a client call, it
+    says how the call ended. The exception that led to it, if any, is its ``__cause__``.
     """
 
     code: Code
@@ -72,43 +83,71 @@ class ConnectError(Exception):
     """What happened, for people; may be empty."""
     details: tuple[ErrorDetail, ...]
     """What happened, for programs."""
+    http_status: int | None = None
+    """The HTTP status of the response, on errors that a client call raises; None without a response."""
+
+    _metadata: Headers | None = None
 
     def __init__(self, code: Code, message: str = "", details: Iterable[Message | ErrorDetail] = ()) -> None:
-        """Make an error. ``details`` takes Protobuf messages, or details packed before.
+        """Make an error. ``details`` takes Protobuf messages, and details that are packed already.
 
         Raises:
-            TypeError: ``code`` is no `Code`, or ``message`` no ``str``.
+            TypeError: An argument is of another type.
         """
-        # Another type would be found out only when the error is written to the wire.
-        for value, expected in ((code, Code), (message, str)):
-            if not isinstance(value, expected):
-                raise TypeError(f"a ConnectError takes a Code and a str, not {value!r}")
+        # Checked here: the error is written to the wire far from the line that made it.
+        if not isinstance(code, Code):
+            raise TypeError(f"code must be a Code, got {describe(code)}")
+        if not isinstance(message, str):
+            raise TypeError(f"message must be a str, got {describe(message)}")
+        try:
+            given = iter(details)
+        except TypeError:
+            name = type(details).__name__
+            raise TypeError(f"details must be a list of Protobuf messages, got a {name}") from None
         packed = tuple(
-            detail if isinstance(detail, ErrorDetail) else ErrorDetail.pack(detail) for detail in details
+            [detail if isinstance(detail, ErrorDetail) else ErrorDetail.pack(detail) for detail in given]
         )
         super().__init__(code, message, packed)
         self.code = code
         self.message = message
         self.details = packed
 
+    @property
+    def metadata(self) -> Headers:
+        """The leading and trailing metadata of the response, on errors that a client call raises.
+
+        Empty on all other errors.
+        """
+        if self._metadata is None:
+            self._metadata = Headers()
+        return self._metadata
+
+    @metadata.setter
+    def metadata(self, metadata: Headers) -> None:
+        self._metadata = metadata
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle all attributes, without a call of ``__init__``, which subclasses may redefine."""
+        return _rebuild, (type(self), self.args), self.__dict__
+
     def __str__(self) -> str:
         """Return ``code: message``, or the code alone."""
         return f"{self.code.value}: {self.message}" if self.message else self.code.value
 
 
-class MalformedError(ConnectError):
-    """The other side sent bytes that are not what they are said to be.
+def _rebuild(error_class: type[ConnectError], args: tuple[Any, ...]) -> ConnectError:
+    return error_class.__new__(error_class, *args)
 
-    To a server that is an ``invalid_argument`` of the client; a client makes it an ``internal`` error.
+
+class MalformedError(ConnectError):
+    """The other side sent bytes that are not of the announced format.
+
+    At a server that is an ``invalid_argument`` of the client; a client turns it into an ``internal`` error.
     """
 
     def __init__(self, message: str) -> None:
         """Make an error that says what is wrong with the bytes."""
         super().__init__(Code.INVALID_ARGUMENT, message)
-
-    def __reduce__(self) -> tuple[type[MalformedError], tuple[str]]:
-        """Pickle the message alone: it is all that ``__init__`` takes."""
-        return MalformedError, (self.message,)
 
 
 class TooLargeError(ConnectError):
@@ -122,16 +161,26 @@ class TooLargeError(ConnectError):
         what = "the message" if size is None else f"a message of {size} bytes"
         super().__init__(Code.RESOURCE_EXHAUSTED, f"{what} is larger than {option}, {max_bytes} bytes")
 
-    def __reduce__(self) -> tuple[type[TooLargeError], tuple[int, int | None, str]]:
-        """Pickle what ``__init__`` takes."""
-        return TooLargeError, (self.max_bytes, self.size, self.option)
-
 
 def bidi_unimplemented(full_name: str) -> ConnectError:
-    """Return the error of a bidirectional method, which neither side of this library can carry."""
+    """Return the error of a bidirectional method, which neither side of this library supports."""
     return ConnectError(
         Code.UNIMPLEMENTED,
         f"{full_name} is bidirectional streaming, which synchronous HTTP cannot carry: "
         "split it into client-streaming and server-streaming methods, "
-        "or serve it by a server that is made for it",
+        "or serve it with a server that supports it",
     )
+
+
+_MAX_SHOWN = 60
+"""How many characters of a wrong argument an error shows."""
+
+
+def describe(value: object) -> str:
+    """Describe a wrong argument in an error: its representation, abbreviated, and its type."""
+    if isinstance(value, Message):  # its representation is its whole content, or nothing
+        return f"a {type(value).__name__} message"
+    shown = repr(value)
+    if len(shown) > _MAX_SHOWN:
+        shown = f"{shown[:_MAX_SHOWN]}…"
+    return f"{shown} ({type(value).__name__})"

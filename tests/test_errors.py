@@ -9,7 +9,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from connect_sync import Code, ConnectError, ErrorDetail
+from connect_sync import Code, ConnectError, ErrorDetail, Headers
 from connect_sync.errors import MalformedError, TooLargeError, bidi_unimplemented
 
 
@@ -34,11 +34,22 @@ def test_error_without_message_as_text_is_its_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "message"), [("not_found", ""), (5, ""), (Code.NOT_FOUND, None), (Code.NOT_FOUND, b"")]
+    ("arguments", "expected"),
+    [
+        (("not_found",), "code must be a Code, got 'not_found' (str)"),
+        ((5,), "code must be a Code, got 5 (int)"),
+        ((Code.NOT_FOUND, None), "message must be a str, got None (NoneType)"),
+        ((Code.NOT_FOUND, b""), "message must be a str, got b'' (bytes)"),
+        ((Code.NOT_FOUND, 10**99), f"message must be a str, got 1{'0' * 59}… (int)"),
+        ((Code.NOT_FOUND, "", None), "details must be a list of Protobuf messages, got a NoneType"),
+        ((Code.NOT_FOUND, "", Duration()), "details must be a list of Protobuf messages, got a Duration"),
+        ((Code.NOT_FOUND, "", ["a"]), "a detail must be a Protobuf message, got 'a' (str)"),
+    ],
 )
-def test_error_of_wrong_types_is_refused(code: Any, message: Any) -> None:
-    with pytest.raises(TypeError, match="takes a Code and a str"):
-        ConnectError(code, message)
+def test_argument_of_another_type_is_refused(arguments: tuple[Any, ...], expected: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        ConnectError(*arguments)
+    assert str(caught.value) == expected
 
 
 def test_details_are_packed_in_order() -> None:
@@ -76,14 +87,29 @@ def test_detail_gives_its_message_back() -> None:
 def test_detail_is_not_read_as_another_type() -> None:
     detail = ErrorDetail.pack(StringValue(value="a"))
 
-    with pytest.raises(ValueError, match=r"is a google\.protobuf\.StringValue, not a google\.protobuf\.Dur"):
+    with pytest.raises(ValueError, match=r"^expected a detail of type .+\.Duration, got .+\.StringValue$"):
         detail.value(Duration)
+
+
+@pytest.mark.parametrize(
+    ("message_class", "shown"),
+    [
+        (Duration(), "a Duration message"),
+        (str, "<class 'str'> (type)"),
+        ("pkg.Message", "'pkg.Message' (str)"),
+        (None, "None (NoneType)"),
+    ],
+)
+def test_detail_is_only_read_as_a_message(message_class: Any, shown: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        ErrorDetail.pack(StringValue(value="a")).value(message_class)
+    assert str(caught.value) == f"message_class must be a Protobuf message class, got {shown}"
 
 
 def test_detail_that_does_not_parse_is_a_value_error() -> None:
     detail = ErrorDetail("google.protobuf.StringValue", b"\x0a\x05a")
 
-    with pytest.raises(ValueError, match="does not parse"):
+    with pytest.raises(ValueError, match=r"^the detail is not a valid google\.protobuf\.StringValue: "):
         detail.value(StringValue)
 
 
@@ -102,6 +128,18 @@ def test_representation_of_a_detail_leaves_its_bytes_out() -> None:
     assert repr(ErrorDetail("a.Message", b"secret")) == "ErrorDetail('a.Message', <6 bytes>)"
 
 
+class NoSuchPetError(ConnectError):
+    """An error of an application, made from other arguments than its base."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(Code.NOT_FOUND, f"no pet named {name}", [StringValue(value=name)])
+
+
+class CutOffError(MalformedError):
+    pass
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -109,16 +147,39 @@ def test_representation_of_a_detail_leaves_its_bytes_out() -> None:
         ConnectError(Code.NOT_FOUND),
         ConnectError(code=Code.NOT_FOUND, message="no such pet", details=[StringValue(value="a")]),
         MalformedError("not a pet"),
+        CutOffError("not a pet"),
+        TooLargeError(100, 101, "send_max_bytes"),
+        NoSuchPetError("Tom"),
     ],
-    ids=["full", "bare", "by keywords", "malformed"],
+    ids=["full", "bare", "by keywords", "malformed", "subclass", "too large", "other arguments"],
 )
 @pytest.mark.parametrize("clone", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
 def test_error_survives_being_copied(error: ConnectError, clone: object) -> None:
+    error.metadata = Headers([("a", "1"), ("a", "2")])
+    error.http_status = 404
     assert callable(clone)
     copied = clone(error)
 
     assert type(copied) is type(error)
-    assert (copied.code, copied.message, copied.details) == (error.code, error.message, error.details)
+    assert str(copied) == str(error)
+    assert copied.args == error.args
+    assert {**vars(copied), "_metadata": None} == {**vars(error), "_metadata": None}
+    assert copied.metadata.multi_items() == [("a", "1"), ("a", "2")]
+    assert copied.http_status == 404
+
+
+def test_error_that_no_response_brought_has_neither_metadata_nor_status() -> None:
+    error = ConnectError(Code.NOT_FOUND)
+
+    assert (dict(error.metadata), error.http_status) == ({}, None)
+
+
+def test_metadata_of_an_error_can_be_added_to() -> None:
+    error = ConnectError(Code.NOT_FOUND)
+    error.metadata["a"] = "1"
+
+    assert error.metadata["A"] == "1"
+    assert dict(ConnectError(Code.NOT_FOUND).metadata) == {}
 
 
 def test_malformed_bytes_are_an_invalid_argument() -> None:
