@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -134,6 +135,63 @@ def test_value_that_http_cannot_carry_is_refused(value: str) -> None:
         Headers().add("a", value)
 
 
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x": 5}, "header 'x' must be a str, got int"),
+        ({"x": None}, "header 'x' must be a str, got NoneType"),
+        ({"x": ["1", "2"]}, "header 'x' must be a str, got list"),
+        (
+            {"x": b"1"},
+            "header 'x' must be a str, got bytes: decode it, or send it with Headers.add_binary('x-bin', …)",
+        ),
+        (
+            [("X-Bin", bytearray(b"1"))],
+            "header 'X-Bin' must be a str, got bytearray: "
+            "decode it, or send it with Headers.add_binary('X-Bin', …)",
+        ),
+        ({5: "x"}, "a header name must be a str, got 5 (int)"),
+        ([(b"x", "1")], "a header name must be a str, got b'x' (bytes)"),
+        ("x: 1", "headers must be a mapping, or pairs of name and value, got str"),
+        (b"x: 1", "headers must be a mapping, or pairs of name and value, got bytes"),
+        (5, "headers must be a mapping, or pairs of name and value, got int"),
+        (["x: 1"], "headers must be a mapping, or pairs of name and value, got str as an element"),
+        (["xy"], "headers must be a mapping, or pairs of name and value, got str as an element"),
+        ([("x", "1", "2")], "headers must be a mapping, or pairs of name and value, got tuple as an element"),
+        ([{"x": "1"}], "headers must be a mapping, or pairs of name and value, got dict as an element"),
+    ],
+)
+def test_headers_of_other_types_are_refused(headers: Any, expected: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        Headers(headers)
+    assert str(caught.value) == expected
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("value", ["5", None, 5])
+def test_binary_value_that_is_not_bytes_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^header 'x-bin' must be bytes, got {type(value).__name__}$"):
+        Headers().add_binary("x-bin", value)
+
+
+@pytest.mark.parametrize("name", ["authorization", "cookie", "x-api-key", "session-token", "x"])
+@pytest.mark.parametrize("value", ["secret\n", "secr\xe9t secret", b"secret", ["secret"]])
+def test_error_does_not_show_the_value_of_a_header(name: str, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        Headers({name: value})
+    assert repr(name) in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_error_of_a_value_that_is_not_ascii_suggests_a_binary_header() -> None:
+    with pytest.raises(ValueError, match="printable ASCII") as caught:
+        Headers({"greeting": "é"})
+    assert str(caught.value) == (
+        "header 'greeting' must be printable ASCII: "
+        "send other values with Headers.add_binary('greeting-bin', …)"
+    )
+
+
 @pytest.mark.parametrize("name", ["a", "A1", "x_y", "x.y", "-", "0"])
 def test_name_of_the_allowed_characters_is_taken(name: str) -> None:
     assert name in Headers({name: "1"})
@@ -181,7 +239,7 @@ def test_binary_value_is_written_as_unpadded_base64() -> None:
 
 @pytest.mark.parametrize("name", ["trace", "trace-bin-x", "bin"])
 def test_name_of_a_binary_value_has_to_end_in_bin(name: str) -> None:
-    with pytest.raises(ValueError, match="ends in -bin"):
+    with pytest.raises(ValueError, match=f"^the name of a binary header must end in -bin, got '{name}'$"):
         Headers().add_binary(name, b"")
 
 
