@@ -97,7 +97,7 @@ def test_argument_out_of_range_is_refused(options: dict[str, Any]) -> None:
     ],
 )
 def test_address_that_is_no_url_of_http_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match=r"start with http://|is not a URL|more than a host"):
+    with pytest.raises(ValueError, match=r"^address must "):
         ConnectClient(address)
 
 

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from google.protobuf.message import Message
 
+from connect_sync.client.arguments import check_timeout_ms
 from connect_sync.client.lifetime import Cancellation, Lifetime
 from connect_sync.client.metadata import collect
 from connect_sync.client.stream import ResponseStream
@@ -185,7 +186,7 @@ class ConnectClient:
         self._compressions = Compressions(accept_compression)
         self._compress_min_bytes = check_compress_min_bytes(compress_min_bytes)
         if timeout_ms is not None:
-            _check_timeout(timeout_ms)
+            check_timeout_ms(timeout_ms)
         self._timeout_ms = timeout_ms
         self._read_max_bytes = read_max_bytes
         self._prefix_size = len(urlsplit(address).path)
@@ -339,7 +340,7 @@ class ConnectClient:
         if timeout_ms is None:
             timeout_ms = self._timeout_ms
         else:
-            _check_timeout(timeout_ms)
+            check_timeout_ms(timeout_ms)
         deadline = None if timeout_ms is None else Deadline(timeout_ms)
         endpoint = self._endpoints.get(method)
         if endpoint is None:
@@ -562,12 +563,6 @@ class _Responses(Iterator[Message]):
     def close(self) -> None:
         self._body.close()
         close_iterator(self._messages)
-
-
-def _check_timeout(timeout_ms: float) -> None:
-    # Written so that it refuses NaN, too.
-    if not timeout_ms <= connect.MAX_TIMEOUT_MS:
-        raise ValueError(f"timeout_ms is {timeout_ms}: it takes at most {connect.MAX_TIMEOUT_MS}")
 
 
 def response_error(error: MalformedError | TooLargeError) -> ConnectError:

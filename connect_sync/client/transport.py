@@ -32,9 +32,9 @@ from urllib3.exceptions import TimeoutError as PoolTimeoutError
 from urllib3.util.proxy import connection_requires_http_tunnel
 from urllib3.util.ssltransport import SSLTransport
 from urllib3.util.timeout import Timeout
-from urllib3.util.url import parse_url
 from urllib3.util.wait import wait_for_read, wait_for_socket
 
+from connect_sync.client.arguments import parse_address
 from connect_sync.client.http1 import HTTP1Response, has_begun, without_interim_responses
 from connect_sync.client.lifetime import Lifetime
 from connect_sync.code import Code
@@ -78,16 +78,10 @@ class Urllib3Transport:
         """Send to ``address`` over the connections of ``pool_manager``, or of one of its own.
 
         Raises:
-            ValueError: ``address`` is no ``http`` or ``https`` URL, or has more than host, port and path.
+            TypeError: ``address`` is not a ``str``.
+            ValueError: It is not an ``http`` or ``https`` URL, or has more than a host, a port and a path.
         """
-        try:
-            url = parse_url(address)
-        except HTTPError as error:
-            raise ValueError(f"{address!r} is not a URL") from error
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError(f"{address!r} does not start with http:// or https:// and a host")
-        if url.auth or url.query or url.fragment:
-            raise ValueError(f"{address!r} has more than a host, a port and a path")
+        url = parse_address(address)
         self._is_owner = pool_manager is None
         self._manager = urllib3.PoolManager(maxsize=_POOL_SIZE) if pool_manager is None else pool_manager
         self._url = url
