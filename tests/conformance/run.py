@@ -25,7 +25,7 @@ from typing import NamedTuple
 from tests.toolchains import Go, SetupError, beside_python, generate
 
 _MODULE = "connectrpc.com/conformance"
-_VERSION = "v1.0.5"
+_VERSION = "v1.0.7"
 
 _ROOT = Path(__file__).resolve().parents[2]
 _HERE = _ROOT / "tests" / "conformance"
@@ -33,7 +33,7 @@ _GENERATED = _HERE / "gen"
 _RUNNER = _ROOT / "build" / "conformance" / _VERSION / "connectconformance"
 
 # How many cases there are for what server.yaml and client.yaml say.
-_CASES = {"server": 8701, "client": 4296}
+_CASES = {"server": 8721, "client": 4310}
 _SIDES = tuple(_CASES)
 
 # A client of the runner makes all its calls over one HTTP/2 connection, whose streams gunicorn serves one
