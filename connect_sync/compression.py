@@ -287,7 +287,7 @@ class Snappy:
 
     def compress(self, data: bytes) -> bytes:
         """Compress a whole message; equal messages become equal bytes."""
-        # For no data, cramjam returns none.
+        # cramjam returns nothing for empty data.
         return bytes(self._snappy.compress(data)) or self._STREAM_IDENTIFIER
 
     def decompress(self, data: bytes, max_bytes: int) -> bytes:

@@ -280,9 +280,9 @@ def test_handler_that_returns_another_type_is_an_internal_error(
     assert "stands where a google.protobuf.StringValue belongs" in caplog.text
 
 
-def test_handler_that_yields_where_one_message_belongs_is_an_internal_error() -> None:
+def test_handler_that_returns_a_generator_where_one_message_belongs_is_an_internal_error() -> None:
     def handler(request: Any, ctx: RequestContext) -> Any:
-        yield request
+        return (message for message in [request])
 
     assert ask(serve(UNARY, handler), UNARY).code == "internal"
 

@@ -29,8 +29,8 @@ from connect_sync.protocols.protocol import (
     EndEnvelopeProtocol,
     WireProtocol,
     http_error,
-    is_reserved,
     media_type,
+    remove_reserved,
 )
 
 PROTOCOL_VERSION = "connect-protocol-version"
@@ -99,9 +99,10 @@ class ConnectStream(_Connect, EndEnvelopeProtocol):
         if error is not None:
             end["error"] = _error_to_json(error)
         if metadata:
-            values = {name: metadata.get_all(name) for name in metadata if not is_reserved(name)}
-            if values:
-                end["metadata"] = values
+            trailers = metadata.copy()
+            remove_reserved(trailers)
+            if trailers:
+                end["metadata"] = {name: trailers.get_all(name) for name in trailers}
         return _dump(end)
 
     def decode_end(self, payload: bytes) -> tuple[ConnectError | None, Headers]:
@@ -192,9 +193,9 @@ def encode_get_query(codec: Codec, compression: Compression | None, message: byt
 
 
 def parse_get_query(query: str) -> dict[str, str]:
-    """Return the parameters of a GET by name. The first of several with one name counts.
+    """Return the parameters of a GET by name, of a repeated one the first. ``encoding`` names the codec.
 
-    Values are percent-decoded, each byte as the character of that number. ``encoding`` is the codec's name.
+    Values are percent-decoded, to one character a byte (latin-1).
     """
     return dict(reversed(parse_qsl(query, keep_blank_values=True, encoding="latin-1")))
 

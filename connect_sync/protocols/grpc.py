@@ -105,8 +105,11 @@ GRPC = Grpc()
 
 def encode_status(error: ConnectError | None, metadata: Headers | None) -> Headers:
     """Write how a call ended, and its trailing metadata without the names that are reserved."""
-    status = Headers() if metadata is None else metadata.copy()
-    remove_reserved(status)
+    if metadata is None:
+        status = Headers()
+    else:
+        status = metadata.copy()
+        remove_reserved(status)
     if error is None:
         status[STATUS] = "0"
         return status

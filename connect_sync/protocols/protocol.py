@@ -35,17 +35,9 @@ _NOT_METADATA = frozenset(
 _RESERVED_PREFIXES = ("connect-", "grpc-")
 
 
-def is_reserved(name: str) -> bool:
-    """Tell whether a header is not metadata, since HTTP or a protocol frames calls by it.
-
-    ``name`` is in lower case.
-    """
-    return name in _NOT_METADATA or name.startswith(_RESERVED_PREFIXES)
-
-
 def remove_reserved(headers: Headers) -> None:
     """Remove what is not metadata: the headers by which HTTP and the protocols frame a call."""
-    for name in [*filter(is_reserved, headers)]:
+    for name in [name for name in headers if name in _NOT_METADATA or name.startswith(_RESERVED_PREFIXES)]:
         del headers[name]
 
 
