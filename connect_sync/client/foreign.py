@@ -24,10 +24,13 @@ _MAX_TEXT = 200
 """How many characters of a text of the response the error shows."""
 _MAX_URL = 2000
 
+PROXY_CREDENTIALS_HINT = (
+    "the proxy requires credentials: pass them with proxy_headers of urllib3.ProxyManager"
+)
 _HINTS = {
     404: "is a prefix missing from the address?",
     405: "does the address lead to a Connect service?",
-    407: "the proxy requires credentials: pass them with proxy_headers of urllib3.ProxyManager",
+    407: PROXY_CREDENTIALS_HINT,
     413: "the request is larger than the server or a proxy allows",
     415: "the server may not support this protocol or codec",
     429: "too many calls",

@@ -28,13 +28,14 @@ import urllib3
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import EmptyPoolError, HTTPError
-from urllib3.exceptions import TimeoutError as PoolTimeoutError
 from urllib3.util.proxy import connection_requires_http_tunnel
+from urllib3.util.ssl_match_hostname import CertificateError
 from urllib3.util.ssltransport import SSLTransport
 from urllib3.util.timeout import Timeout
 from urllib3.util.wait import wait_for_read, wait_for_socket
 
 from connect_sync.client.arguments import parse_address
+from connect_sync.client.failure import TLS_ALERT, Route, TLSAlertError, root_cause
 from connect_sync.client.http1 import HTTP1Response, has_begun, without_interim_responses
 from connect_sync.client.lifetime import Lifetime
 from connect_sync.code import Code
@@ -92,14 +93,17 @@ class Urllib3Transport:
         self._collected: SimpleQueue[HTTPConnection] = SimpleQueue()
         self._proxy_headers: tuple[tuple[str, str], ...] = ()
         pool = self._pool
-        if pool.proxy is not None and not self._needs_tunnel(pool):
+        has_tunnel = self._needs_tunnel(pool)
+        self.route = Route(url, pool.proxy, has_tunnel=has_tunnel)
+        if pool.proxy is not None and not has_tunnel:
             # RFC 9112, section 3.2.2: a proxy takes the whole URL as target.
             self._prefix = f"{url.scheme}://{self._origin}{self._prefix}"
             self._proxy_headers = tuple(pool.proxy_headers.items())
 
     def send(self, request: Request, lifetime: Lifetime) -> Response:
         """Send a request: see `Transport.send`."""
-        exchange = _Exchange(self, self._connect(lifetime), lifetime)
+        connection, is_new = self._connect(lifetime)
+        exchange = _Exchange(self, connection, lifetime, is_new)
         try:
             exchange.send(self._head(request), request.body)
             return exchange.receive(request.method)
@@ -127,17 +131,6 @@ class Urllib3Transport:
         For the collection of garbage, which may run while its own thread holds the lock of the pool.
         """
         self._collected.put(connection)
-
-    def failure(self, error: Exception, lifetime: Lifetime, what: str) -> ConnectError:
-        """Return what ``error`` means for a call: its lifetime has ended, or the server is not there."""
-        try:
-            lifetime.check()
-        except ConnectError as ended:
-            return ended
-        is_due = lifetime.deadline is not None and lifetime.deadline.is_due()
-        if is_due and isinstance(error, TimeoutError | PoolTimeoutError):
-            return deadline_exceeded()
-        return ConnectError(Code.UNAVAILABLE, f"{what} {self._origin}: {_describe(error)}")
 
     def _head(self, request: Request) -> bytes:
         target = self._prefix + request.path
@@ -167,18 +160,23 @@ class Urllib3Transport:
     def _needs_tunnel(self, pool: HTTPConnectionPool) -> bool:
         return connection_requires_http_tunnel(pool.proxy, pool.proxy_config, self._url.scheme)
 
-    def _connect(self, lifetime: Lifetime) -> HTTPConnection:
-        """Return an open connection, from the pool if there is one."""
+    def _connect(self, lifetime: Lifetime) -> tuple[HTTPConnection, bool]:
+        """Return an open connection, from the pool if possible, and whether it is new."""
         remaining = lifetime.remaining()
         try:
             connection = self._take(0)
             if connection is not None and not connection.is_closed:
-                return connection
+                return connection, False
             if lifetime.is_bounded:
-                return self._open_within(connection, lifetime, remaining)
-            return self._open(connection, None)
-        except (HTTPError, HTTPException, OSError) as error:
-            raise self.failure(error, lifetime, "cannot connect to") from error
+                return self._open_within(connection, lifetime, remaining), True
+            return self._open(connection, None), True
+        except (HTTPError, HTTPException, OSError, CertificateError) as error:
+            cause = root_cause(error)
+        try:
+            # Not in the handler, where urllib3's error would become the context of this one.
+            raise failure(cause, lifetime, self.route.connect_message(cause)) from cause
+        finally:
+            del cause  # its traceback has this frame: they would keep each other
 
     def _take(self, timeout: float | None) -> HTTPConnection | None:
         """Take a connection, open or not, from the pool; None if a place is not free in time."""
@@ -253,23 +251,39 @@ class Urllib3Transport:
             Thread(target=work, name="connect-sync-connect", daemon=True).start()
             try:
                 return result.result(lifetime.remaining())
-            except (CancelledError, FutureTimeoutError, ConnectError) as error:
+            except (CancelledError, FutureTimeoutError, ConnectError):
                 abandon()
                 if not result.cancelled():
-                    return result.result()  # it was opened, or has failed, in this very moment
-                raise self.failure(TimeoutError(), lifetime, "cannot connect to") from error
-            except BaseException:  # the attempt has failed, or the caller's thread is interrupted
+                    return result.result()  # it was opened, or failed, at this very moment
+            except BaseException:  # the attempt failed, or the caller's thread was interrupted
                 abandon()
                 if not result.cancelled() and result.exception() is None:
                     self._discard(result.result())
                 raise
+        lifetime.check()
+        raise TimeoutError
+
+
+def failure(error: Exception, lifetime: Lifetime, message: str) -> ConnectError:
+    """Return what ``error`` means for a call: its lifetime has ended, or else ``message``."""
+    try:
+        lifetime.check()
+    except ConnectError as ended:
+        return ended
+    is_due = lifetime.deadline is not None and lifetime.deadline.is_due()
+    if is_due and isinstance(error, TimeoutError):
+        return deadline_exceeded()
+    return ConnectError(Code.UNAVAILABLE, message)
 
 
 class _Exchange:
     """One request and its response, on one connection."""
 
-    def __init__(self, transport: Urllib3Transport, connection: HTTPConnection, lifetime: Lifetime) -> None:
+    def __init__(
+        self, transport: Urllib3Transport, connection: HTTPConnection, lifetime: Lifetime, is_new: bool
+    ) -> None:
         self._transport = transport
+        self._is_new = is_new
         self._connection: HTTPConnection | None = connection
         self._socket = cast(socket.socket, connection.sock)
         self._lifetime = lifetime
@@ -302,15 +316,23 @@ class _Exchange:
     def receive(self, method: str) -> Response:
         """Return the response, its head parsed."""
         response = HTTP1Response(self._reader, method)
+        start = b""
         try:
+            start = self._reader.peek(1)[:2]
+            if start == TLS_ALERT and self._transport.route.is_plain:
+                raise TLSAlertError(f"the response is a TLS alert: {start!r}")
             response.begin()
+        except TLSAlertError as error:
+            raise self.failure(error) from error
         except (HTTPException, OSError) as error:
-            raise self.failure(self._send_error or error) from error
+            cause = self._send_error or error
+            raise self.failure(cause, is_silent=self._is_new and not start) from cause
         return Response(response.status, response.headers, _ResponseBody(self, response))
 
-    def failure(self, error: Exception) -> ConnectError:
-        """Return what ``error`` means for the call."""
-        return self._transport.failure(error, self._lifetime, "no valid answer from")
+    def failure(self, error: Exception, *, is_silent: bool = False) -> ConnectError:
+        """Return what ``error`` means for the call: see `Route.response_message`."""
+        message = self._transport.route.response_message(error, is_silent=is_silent)
+        return failure(error, self._lifetime, message)
 
     def set_deadline(self, deadline: Deadline) -> None:
         """Let no receive outlast ``deadline``."""
@@ -495,9 +517,3 @@ def _shut_down(sock: socket.socket) -> None:
     plain = getattr(sock, "socket", sock)
     with suppress(OSError):
         socket.socket.shutdown(plain, socket.SHUT_RDWR)
-
-
-def _describe(error: Exception) -> str:
-    """Say what went wrong: of an error of urllib3, its cause alone."""
-    cause = error.__cause__ if isinstance(error, HTTPError) else None
-    return str(cause or error).strip() or type(error).__name__

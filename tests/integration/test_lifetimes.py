@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ from tests.integration.calls import (
     places,
 )
 from tests.integration.certificates import Certificates
+from tests.integration.listeners import full_listener
 from tests.integration.scripted import Peer, Script, Serve, acts, say, say_and_wait, say_for_ever
 from tests.integration.wire import END, LAST_CHUNK, PATIENCE, chunk, envelope
 
@@ -130,21 +130,6 @@ def hear_and_wait(peer: Peer, reached: Event) -> None:
     peer.read(1)
     reached.set()
     peer.wait_for_hang_up()
-
-
-@contextmanager
-def full_listener() -> Iterator[int]:
-    """Yield a port that takes no further connection, and refuses none."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        is_full = False
-        while not is_full:
-            sock = stack.enter_context(socket.socket())
-            sock.setblocking(False)
-            sock.connect_ex(listener.getsockname())
-            _, connected, _ = select.select([], [sock], [], 0.1)
-            is_full = not connected
-        yield listener.getsockname()[1]
 
 
 @all_kinds
