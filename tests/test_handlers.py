@@ -1,4 +1,4 @@
-"""The handlers of a service: what may be one, and what is refused before there is any call."""
+"""The handlers of a service: what may be one, and what is refused before any call."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ def test_name_in_another_case_is_refused_whatever_its_arguments() -> None:
         find_handlers(implementation(Base, Greet=lambda self, request: request), METHODS)
 
 
-# What is let alone
+# What is left alone
 
 
 def test_service_may_leave_all_its_handlers_to_the_base() -> None:
@@ -330,14 +330,14 @@ def test_service_that_has_all_handlers_may_have_any_other_method(bases: tuple[ty
         "Talk",
     ],
 )
-def test_helper_with_a_name_of_its_own_is_let_alone(name: str) -> None:
+def test_helper_with_a_name_of_its_own_is_left_alone(name: str) -> None:
     find_handlers(implementation(Base, **{name: handler}), METHODS)
 
 
 @pytest.mark.parametrize(
     "helper", [lambda self: None, lambda self, one: None, lambda self, one, two, three: None]
 )
-def test_similar_name_of_a_helper_with_other_arguments_is_let_alone(helper: Any) -> None:
+def test_similar_name_of_a_helper_with_other_arguments_is_left_alone(helper: Any) -> None:
     find_handlers(implementation(Base, gret=helper), METHODS)
 
 
@@ -351,11 +351,11 @@ def test_properties_are_not_evaluated() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, "greet", StringValue])
-def test_attribute_that_is_not_a_function_is_let_alone(value: Any) -> None:
+def test_attribute_that_is_not_a_function_is_left_alone(value: Any) -> None:
     find_handlers(implementation(Base, Greet=value), METHODS)
 
 
-def test_handlers_of_another_service_are_let_alone() -> None:
+def test_handlers_of_another_service_are_left_alone() -> None:
     class Other(Protocol):
         def Greet(self, request: Any, ctx: RequestContext) -> Any: ...
         def lock_accounts_(self, request: Any, ctx: RequestContext) -> Any: ...

@@ -1,7 +1,7 @@
-"""The handlers of a service: found on its implementation, and checked before there is any call.
+"""The handlers of a service: found on its implementation, and checked before any call.
 
-A class that inherits from the generated Protocol may leave handlers out, so that a misspelt one would go
-unnoticed: its method would answer ``unimplemented``. Hence the look at public methods with a similar name.
+A class that inherits from the generated Protocol may leave handlers out. A misspelt one would go unnoticed,
+and its method answer ``unimplemented``, so public methods with a similar name are refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from connect_sync.method import Method, StreamKind
 _TYPO_RATIO = 0.85
 """How similar a misspelt name is to the right one, by `difflib.SequenceMatcher`."""
 
-# Names that differ in no more than this are two names: get_user and get_users, list_v1 and list_v2.
+# Names that differ only in these are not typos: get_user and get_users, list_v1 and list_v2.
 _NUMBER_OR_PLURAL = re.compile(r"\d+|s$")
 
 
@@ -121,7 +121,7 @@ def _misspelling(name: str, implementation: object, methods: Mapping[str, Method
 
 
 def _other_methods(implementation: object, methods: Mapping[str, Method[Any, Any]]) -> Iterator[str]:
-    """Yield the names of the public methods that handle none of ``methods``, nor any of another service."""
+    """Yield the names of public methods that are not handlers, of this service or of another one."""
     protocols = _protocols(implementation)
     declared = {*methods, *(name for cls in protocols for name in vars(cls))}
     scopes: list[Mapping[str, Any]] = [
