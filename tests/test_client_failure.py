@@ -9,7 +9,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util.url import parse_url
 
-from connect_sync.client.failure import Route, TLSAlertError, root_cause
+from connect_sync.client.failure import OtherProtocolError, Route, check_start, root_cause
 
 
 def route(server: str = "http://greet.example", proxy: str | None = None) -> Route:
@@ -75,7 +75,7 @@ def test_answer_that_is_not_tls_is_told_by_each_release_of_openssl(text: str) ->
 def test_other_side_of_tls_is_the_server_or_the_proxy(
     server: str, proxy: str | None, is_plain: bool, peer: str
 ) -> None:
-    told = route(server, proxy).response_message(TLSAlertError())
+    told = route(server, proxy).response_message(OtherProtocolError("TLS", b""))
 
     assert told == f"{peer} speaks TLS: use https://"
     assert route(server, proxy).is_plain is is_plain
@@ -126,6 +126,33 @@ def test_text_of_an_error_is_one_printable_line(text: str, shown: str) -> None:
     assert told.startswith("cannot connect to greet.example:80: ")
     assert told.endswith(shown)
     assert len(told) < 300
+
+
+@pytest.mark.parametrize(
+    ("start", "protocol"),
+    [
+        (b"\x15\x03\x01\x00\x02\x02\x46", "TLS"),
+        (b"\x15\x03", "TLS"),
+        (b"\x00\x00\x18\x04\x00\x00\x00\x00\x00", "HTTP/2"),
+        (b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", "HTTP/2"),
+    ],
+)
+def test_other_protocol_is_known_by_its_first_bytes(start: bytes, protocol: str) -> None:
+    with pytest.raises(OtherProtocolError) as caught:
+        check_start(start, is_plain=True)
+    assert caught.value.protocol == protocol
+    assert repr(start) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"H", b"HTTP/1.1 ", b"\x15", b"\x15\x02", b"\0\0\0", b"\0\0\4\0", b"SSH"]
+)
+def test_other_first_bytes_are_left_to_the_parser(start: bytes) -> None:
+    check_start(start, is_plain=True)
+
+
+def test_alert_within_tls_is_not_one() -> None:
+    check_start(b"\x15\x03\x01\x00\x02\x02\x46", is_plain=False)
 
 
 # The cause

@@ -16,9 +16,6 @@ from urllib3.util.url import Url
 
 from connect_sync.client.foreign import PROXY_CREDENTIALS_HINT, printable
 
-TLS_ALERT = b"\x15\x03"
-"""How an alert begins: the type of the record, and its version (RFC 8446, section 5.1)."""
-
 _PORTS = {"http": 80, "https": 443}
 
 # As X509_verify_cert_error_string(3) numbers them.
@@ -26,8 +23,27 @@ _UNTRUSTED = {18, 19, 20, 21}
 _OTHER_HOST = {62, 64}
 
 
-class TLSAlertError(HTTPException):
-    """A server that speaks TLS was sent plain HTTP."""
+class OtherProtocolError(HTTPException):
+    """A server answered HTTP/1.1 with another protocol, whose name is ``protocol``."""
+
+    def __init__(self, protocol: str, start: bytes) -> None:
+        """Make the error for a response that begins with ``start``."""
+        super().__init__(f"the response is {protocol}: {start!r}")
+        self.protocol = protocol
+
+
+def check_start(start: bytes, *, is_plain: bool) -> None:
+    """Check that the first bytes of a response may be HTTP/1.1. ``is_plain``: they came without TLS.
+
+    Raises:
+        OtherProtocolError: They are of another known protocol.
+    """
+    # The type of an alert, and the first byte of its version (RFC 8446, section 5.1).
+    if is_plain and start[:2] == b"\x15\x03":
+        raise OtherProtocolError("TLS", start)
+    # A short SETTINGS frame, the first that a server sends (RFC 9113, section 3.4).
+    if start[:2] == b"\0\0" and start[3:4] == b"\4":
+        raise OtherProtocolError("HTTP/2", start)
 
 
 class Route:
@@ -45,7 +61,7 @@ class Route:
     def connect_message(self, error: Exception) -> str:
         """Return the message for an error of opening a connection."""
         if isinstance(error, ssl.SSLError) and _is_plain_answer(error):
-            return f"{self._tls_peer()} does not speak TLS: use http://"
+            return f"{self._peer()} does not speak TLS: use http://"
         peer = "server" if self._proxy is None else "proxy"
         return f"cannot connect to {self}: {_describe(error)}{_connect_hint(error, peer)}"
 
@@ -54,14 +70,16 @@ class Route:
 
         ``is_silent``: the request was the first on its connection, and nothing came back.
         """
-        if isinstance(error, TLSAlertError):
-            return f"{self._tls_peer()} speaks TLS: use https://"
+        if isinstance(error, OtherProtocolError):
+            if error.protocol == "TLS":
+                return f"{self._peer()} speaks TLS: use https://"
+            return f"{self._peer()} speaks only HTTP/2, which this client does not: is it a gRPC server?"
         # Most servers that expect TLS hang up without a word.
         hint = " (if it speaks TLS, use https://)" if is_silent and self.is_plain else _response_hint(error)
         return f"no valid answer from {self}: {_describe(error)}{hint}"
 
-    def _tls_peer(self) -> str:
-        """Name the other side of a handshake, or of one that is missing."""
+    def _peer(self) -> str:
+        """Name the other side of TLS, whether it speaks it or not."""
         server, proxy = f"the server at {self._server_name}", f"the proxy at {self._proxy_name}"
         if self._proxy is None:
             return server

@@ -35,7 +35,7 @@ from urllib3.util.timeout import Timeout
 from urllib3.util.wait import wait_for_read, wait_for_socket
 
 from connect_sync.client.arguments import parse_address
-from connect_sync.client.failure import TLS_ALERT, Route, TLSAlertError, root_cause
+from connect_sync.client.failure import OtherProtocolError, Route, check_start, root_cause
 from connect_sync.client.http1 import HTTP1Response, has_begun, without_interim_responses
 from connect_sync.client.lifetime import Lifetime
 from connect_sync.code import Code
@@ -51,6 +51,10 @@ _JOIN_MAX_BYTES = 64 * 1024
 
 _SEND_MAX_BYTES = 256 * 1024
 """How much of a large body is offered to the socket between two looks for an answer."""
+
+
+_START_BYTES = 9
+"""How much of a response tells its protocol: the header of a frame of HTTP/2."""
 
 
 class Transport(Protocol):
@@ -318,11 +322,10 @@ class _Exchange:
         response = HTTP1Response(self._reader, method)
         start = b""
         try:
-            start = self._reader.peek(1)[:2]
-            if start == TLS_ALERT and self._transport.route.is_plain:
-                raise TLSAlertError(f"the response is a TLS alert: {start!r}")
+            start = self._reader.peek(1)[:_START_BYTES]
+            check_start(start, is_plain=self._transport.route.is_plain)
             response.begin()
-        except TLSAlertError as error:
+        except OtherProtocolError as error:
             raise self.failure(error) from error
         except (HTTPException, OSError) as error:
             cause = self._send_error or error

@@ -6,9 +6,11 @@ import socket
 import ssl
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import pytest
 import urllib3
 from echo.v1.echo_connect import EchoServiceClient
@@ -16,7 +18,7 @@ from echo.v1.echo_pb2 import EchoRequest
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from connect_sync import Code, ConnectError
-from connect_sync.client.failure import TLSAlertError
+from connect_sync.client.failure import OtherProtocolError
 from tests.integration.calls import Kind, answer, endless_requests
 from tests.integration.certificates import Certificates
 from tests.integration.listeners import closed_port, full_listener
@@ -190,7 +192,7 @@ def test_http_address_of_a_server_that_answers_with_an_alert_of_tls(
     error = failure(server.url, timeout_ms=timeout_ms)
 
     assert error.message == f"the server at 127.0.0.1:{server.port} speaks TLS: use https://"
-    assert type(error.__cause__) is TLSAlertError
+    assert type(error.__cause__) is OtherProtocolError
 
 
 def test_alert_of_tls_ends_a_call_that_is_still_sending(serve: Serve) -> None:
@@ -225,6 +227,21 @@ def test_connection_that_was_used_before_is_not_taken_for_one_that_wants_tls(ser
     error = Kind.UNARY.failure(client)
     assert error.message.startswith("no valid answer from")
     assert "TLS" not in error.message
+
+
+@each_way
+def test_server_that_speaks_only_http2(timeout_ms: float | None) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        error = failure(f"http://127.0.0.1:{port}", timeout_ms=timeout_ms)
+    finally:
+        server.stop(None).wait()
+
+    assert error.message == (
+        f"the server at 127.0.0.1:{port} speaks only HTTP/2, which this client does not: is it a gRPC server?"
+    )
 
 
 # Proxies
