@@ -8,10 +8,10 @@ from connect_sync.code import Code
 from connect_sync.errors import ConnectError
 
 _MAX_WAIT = 2_000_000.0
-"""Seconds, some 23 days: the polling below sockets counts milliseconds in 31 bits."""
+"""Seconds, about 23 days: poll(2), which waits for sockets, counts milliseconds in 31 bits."""
 
 _SLACK = 0.05
-"""Seconds by which a wait that a deadline bounds, here or at the other side, may end before it."""
+"""Seconds by which a wait that a deadline bounds, on this side or the other, may end before it."""
 
 
 class Deadline:
@@ -28,11 +28,11 @@ class Deadline:
         return max(0.0, self._moment - monotonic())
 
     def wait_limit(self) -> float:
-        """Return for how many seconds a wait may last: what remains, or as much as a socket can wait."""
+        """Return how many seconds a wait may last: what remains, or the most that a socket can wait."""
         return min(self.remaining(), _MAX_WAIT)
 
     def is_due(self) -> bool:
-        """Tell whether it has passed, or is so near that what has just ended a wait may have been it."""
+        """Tell whether the deadline has passed, or is so near that it may be what just ended a wait."""
         return self.remaining() < _SLACK
 
     def check(self) -> None:

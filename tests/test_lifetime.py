@@ -58,7 +58,7 @@ def test_cancelling_aborts_what_is_attached(cancellation: Cancellation, aborts: 
     assert aborts.count == 1
 
 
-def test_cancelling_twice_is_cancelling_once(cancellation: Cancellation, aborts: Aborts) -> None:
+def test_cancel_is_idempotent(cancellation: Cancellation, aborts: Aborts) -> None:
     cancellation.attach(object(), aborts)
     cancellation.cancel()
     cancellation.cancel()

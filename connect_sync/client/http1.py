@@ -1,15 +1,15 @@
 """A response over HTTP/1.1, as it arrives: its head, where its body ends, and its body (RFC 9112).
 
-`http.client` has heads parsed as those of emails, which takes a good part of a call's time, and tolerates
-framing that is malformed: lengths, codings and chunks. Where a proxy on the way reads that otherwise, one of
-the two takes a part of a body for the next response; here it is an error. Lines of a head may be folded, and
+`http.client` parses heads as it does those of emails, which takes a good part of a call's time, and it
+tolerates malformed framing: lengths, codings and chunks. If a proxy on the way reads that differently, one of
+the two takes part of a body for the next response; here it is an error. Lines of a head may be folded, and
 end in a bare line feed.
 """
 
 from __future__ import annotations
 
 import re
-from http.client import BadStatusLine, HTTPException
+from http.client import HTTPException
 from typing import Protocol
 
 from connect_sync.chunked import read_chunk_size
@@ -22,8 +22,8 @@ _BLANK_LINES = (b"\r\n", b"\n")
 _MAX_LINE = 64 * 1024
 _MAX_FIELDS = 100
 _MAX_SHOWN = 40
-"""How many characters of what a server has sent may stand in an error."""
-_WITHIN = "within its response"
+"""How many characters of a server's data an error may show."""
+_IN_BODY = "in the middle of its body"
 
 
 class _Reader(Protocol):
@@ -39,61 +39,61 @@ class HTTP1Response:
     status: int
     headers: Headers
     length: int | None
-    """How many bytes the body was announced to have; None where they are not known before its end."""
+    """The announced size of the body, in bytes; None if it is unknown until the body ends."""
     is_complete: bool
     """Whether the body was read to its end."""
     is_persistent: bool
-    """Whether the connection may carry another response behind this one (RFC 9112, section 9.3)."""
+    """Whether the connection may carry another response after this one (RFC 9112, section 9.3)."""
 
     def __init__(self, reader: _Reader, method: str) -> None:
-        """Read from ``reader`` the response to a request of an HTTP ``method``."""
+        """Read the response to a request of an HTTP ``method`` from ``reader``."""
         self._reader = reader
         self._is_for_head = method == "HEAD"
         self._is_chunked = False
         self._has_begun_chunks = False
         self._left: int | None = None
-        """How many bytes are left of the body, or of its chunk; None where the connection's end is theirs."""
+        """The bytes left of the body or the chunk; None if the body ends with the connection."""
 
     def begin(self) -> None:
-        """Read the head, and those of interim responses before it; find out where the body ends.
+        """Read the head, after those of interim responses, and determine where the body ends.
 
         Raises:
-            HTTPException: What has come is no head of a response.
+            HTTPException: The data is not the head of a response.
             OSError: The connection is lost.
         """
         while True:
-            line = self._read_line("before its response")
+            line = self._read_line("before the response")
             match = _match_status_line(line)
             if match is None:
-                raise BadStatusLine(repr(line[:_MAX_SHOWN]))
+                raise HTTPException(f"expected an HTTP/1.1 status line, got {line[:_MAX_SHOWN]!r}")
             self.status = int(match[2])
-            self.headers = Headers.from_wire(self._read_fields("within the head of its response"))
-            # RFC 9110, section 15.2: any number of interim responses may precede the answer.
+            self.headers = Headers.from_wire(self._read_fields("in the middle of its head"))
+            # RFC 9110, section 15.2: any number of interim responses may precede the final one.
             if self.status >= 200 or self.status == 101:
                 self._find_end(is_http_1_0=match[1] == b"0")
                 return
 
     def _read_line(self, place: str) -> bytes:
-        """Read a line. ``place`` is where the connection ends if there is none."""
+        """Read a line. ``place`` says where the connection was closed if there is none."""
         line = self._reader.readline(_MAX_LINE + 1)
         if len(line) > _MAX_LINE:
             raise HTTPException(f"a line of the response is longer than {_MAX_LINE} bytes")
         if not line.endswith(b"\n"):
-            raise ConnectionError(f"it closed the connection {place}")
+            raise ConnectionError(f"the connection was closed {place}")
         return line
 
     def _read_fields(self, place: str) -> list[tuple[str, str]]:
-        """Return the names and the values of the headers, or of the trailers behind chunks."""
+        """Return the names and the values of the headers, or of the trailers after the last chunk."""
         fields: list[tuple[str, str]] = []
         for _ in range(_MAX_FIELDS + 1):
             line = self._read_line(place)
             if line in _BLANK_LINES:
                 return fields
             _add_field(fields, line)
-        raise HTTPException(f"the response has more than {_MAX_FIELDS} lines of headers")
+        raise HTTPException(f"the response has more than {_MAX_FIELDS} header lines")
 
     def _find_end(self, *, is_http_1_0: bool) -> None:
-        """Set by what the body is framed, and whether the connection ends with it (section 6.3)."""
+        """Determine how the body is framed, and whether the connection ends with it (section 6.3)."""
         connection = self._elements("connection")
         self.is_persistent = "close" not in connection and (not is_http_1_0 or "keep-alive" in connection)
         self.length = None
@@ -102,22 +102,22 @@ class HTTP1Response:
         if self._is_for_head or self.status in (101, 204, 304):
             self.length = 0
             if self.status == 101:
-                self.is_persistent = False  # what the connection speaks from here on is not HTTP
+                self.is_persistent = False  # from here on the connection does not speak HTTP
             elif self.status == 204 and (codings or lengths - {"0"}):
-                self.is_persistent = False  # there may be a body, though there must be none
+                self.is_persistent = False  # a body may follow, though it must not
         elif codings:
-            # Empty elements count for nothing (RFC 9110, section 5.6.1).
+            # Empty elements are ignored (RFC 9110, section 5.6.1).
             if [coding for coding in codings if coding] != ["chunked"]:
                 raise HTTPException(
-                    f"the response has an unknown transfer coding: {', '.join(codings)[:_MAX_SHOWN]!r}"
+                    f"unknown transfer coding in the response: {', '.join(codings)[:_MAX_SHOWN]!r}"
                 )
-            # Section 6.1: chunks in HTTP/1.0, or beside a length, may be somebody's attempt to smuggle.
+            # Section 6.1: chunks in HTTP/1.0, or with a length, may be an attempt at smuggling.
             self.is_persistent = self.is_persistent and not is_http_1_0 and not lengths
             self._is_chunked = True
         elif lengths:
             (length, *others) = lengths
             if others or not _is_length(length):
-                raise HTTPException("the length that the response announces is no number, or more than one")
+                raise HTTPException("invalid or conflicting Content-Length in the response")
             self.length = int(length)
         else:
             self.is_persistent = False
@@ -133,11 +133,11 @@ class HTTP1Response:
         ]
 
     def read(self, size: int) -> bytes:
-        """Return what has arrived of the body, ``size`` bytes at most; none, once it has ended.
+        """Return what has arrived of the body, up to ``size`` bytes; empty once the body has ended.
 
         Raises:
-            HTTPException: Its chunks are malformed.
-            OSError: The connection is lost, or has ended before the body.
+            HTTPException: The chunks are malformed.
+            OSError: The connection is lost, or was closed before the body ended.
         """
         if self.is_complete:
             return b""
@@ -152,43 +152,43 @@ class HTTP1Response:
             self._left = left - len(data)
             self.is_complete = not self._left and not self._is_chunked
         else:
-            raise ConnectionError(f"it closed the connection {_WITHIN}")
+            raise ConnectionError(f"the connection was closed {_IN_BODY}")
         return data
 
     def _next_chunk(self) -> bool:
-        """Read the line before a chunk's data, and tell whether it is not the last one."""
-        if self._has_begun_chunks and self._read_line(_WITHIN) != b"\r\n":
-            raise HTTPException("a chunk of the response is longer than it says")
+        """Read the line before a chunk's data; return False for the last chunk, which has none."""
+        if self._has_begun_chunks and self._read_line(_IN_BODY) != b"\r\n":
+            raise HTTPException("a chunk of the response is longer than its announced size")
         self._has_begun_chunks = True
         try:
-            self._left = read_chunk_size(self._read_line(_WITHIN))
+            self._left = read_chunk_size(self._read_line(_IN_BODY))
         except ValueError as error:
             raise HTTPException(str(error)) from error
         if not self._left:
-            self._read_fields(_WITHIN)  # trailers, which neither Connect nor gRPC-Web has
+            self._read_fields(_IN_BODY)  # trailers, which neither Connect nor gRPC-Web uses
         return bool(self._left)
 
 
 def _add_field(fields: list[tuple[str, str]], line: bytes) -> None:
     text = line.removesuffix(b"\n").removesuffix(b"\r").decode("latin-1")
     if "\r" in text or "\0" in text:
-        raise HTTPException("a header of the response has characters that none can have")
+        raise HTTPException("invalid character in a header of the response")
     if text[0] in " \t":
         text = text.strip(" \t")
         if not fields:
-            raise HTTPException("the first header of the response goes on with none")
-        # Section 5.2: a line that goes on with the one before.
+            raise HTTPException("the first header line of the response is a continuation")
+        # Section 5.2: a line that continues the one before it.
         name, value = fields[-1]
         fields[-1] = (name, f"{value} {text}".strip(" \t"))
         return
     name, colon, value = text.partition(":")
     name = name.rstrip(" \t")
     if not colon or not _is_token(name):
-        raise HTTPException(f"a line of the response is no header: {text[:_MAX_SHOWN]!r}")
+        raise HTTPException(f"expected a header in the response, got {text[:_MAX_SHOWN]!r}")
     fields.append((name, value.strip(" \t")))
 
 
-# What has arrived while a request is still being sent
+# What arrives while a request is still being sent
 
 _interim_status = re.compile(rb"HTTP/1\.[0-9] 1(?!01)").match
 _interim_response = re.compile(rb"HTTP/1\.[0-9] 1(?!01).*?\n\r?\n", re.DOTALL).match
@@ -196,9 +196,9 @@ _STATUS_SIZE = len("HTTP/1.1 200")
 
 
 def without_interim_responses(data: bytes) -> bytes:
-    """Return what ``data``, which a server has sent, holds behind interim responses.
+    """Return a server's ``data`` without the interim responses it begins with.
 
-    They are no answer, and may come at any time (RFC 9110, section 15.2).
+    They do not answer the request, and may come at any time (RFC 9110, section 15.2).
     """
     while interim := _interim_response(data):
         data = data[interim.end() :]
@@ -206,9 +206,9 @@ def without_interim_responses(data: bytes) -> bytes:
 
 
 def has_begun(data: bytes) -> bool:
-    """Tell whether ``data`` is the beginning of an answer, and not perhaps of an interim response.
+    """Tell whether ``data`` is the start of a final response, rather than perhaps of an interim one.
 
-    An interim response that is longer than a line may be counts as one, to be read and refused.
+    An interim response that is longer than the limit of a line counts as final: it is read, and refused.
     """
     is_undecided = len(data) < _STATUS_SIZE or _interim_status(data)
     return not is_undecided or len(data) > _MAX_LINE

@@ -1,7 +1,7 @@
-"""How long a call may live: until its deadline, or until somebody cancels it.
+"""How long a call may live: until its deadline, or until it is canceled.
 
-A call blocks in its caller's thread. To be cancelled there from another thread it has to be woken: whatever
-it waits in, it says beforehand how that wait is broken off.
+A call blocks in its caller's thread. To be canceled from another thread it has to be woken: before each wait,
+it registers a function that interrupts that wait.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from connect_sync.errors import ConnectError
 
 
 class Cancellation:
-    """A handle by which calls are cancelled from elsewhere.
+    """A handle that cancels calls from elsewhere.
 
-    It is made by the caller and passed to any number of calls. `cancel` may come from any thread, and from
-    a signal handler; each of the calls then raises ``canceled`` at once, and so does each that comes later.
+    The caller makes it and passes it to any number of calls. `cancel` may be called in any thread, and in a
+    signal handler; each of the calls then raises ``canceled`` at once, and so does every later one.
     """
 
     def __init__(self) -> None:
         """Make a handle that has not been used."""
-        # Reentrant, for the signal handler that cancels while its thread is in here.
+        # Reentrant: a signal handler may cancel while its own thread holds the lock.
         self._lock = RLock()
         self._aborts: dict[object, Callable[[], None]] = {}
         self._is_canceled = False
 
     def cancel(self) -> None:
-        """Cancel the calls that have this handle. Cancelling twice is cancelling once."""
+        """Cancel the calls that have this handle. Idempotent."""
         with self._lock:
             self._is_canceled = True
             while self._aborts:
@@ -38,14 +38,14 @@ class Cancellation:
                 abort()
 
     def is_canceled(self) -> bool:
-        """Tell whether the handle was used."""
+        """Tell whether `cancel` was called."""
         return self._is_canceled
 
     def check(self) -> None:
-        """Do nothing until the handle is used.
+        """Do nothing until `cancel` is called.
 
         Raises:
-            ConnectError: ``canceled``, once it was.
+            ConnectError: ``canceled``, after that.
         """
         if self._is_canceled:
             raise ConnectError(Code.CANCELED, "the call was canceled")
@@ -53,7 +53,7 @@ class Cancellation:
     def attach(self, owner: object, abort: Callable[[], None]) -> None:
         """Let ``cancel`` call ``abort``, until ``owner`` is detached.
 
-        ``abort`` is called in the thread that cancels, at once if that has happened already. It must
+        ``abort`` runs in the thread that cancels; if that has happened already, at once in this one. It must
         neither block nor raise.
         """
         with self._lock:
@@ -63,7 +63,7 @@ class Cancellation:
                 self._aborts[owner] = abort
 
     def detach(self, owner: object) -> None:
-        """Let go of what ``owner`` attached. It is not being called any more when this returns."""
+        """Remove what ``owner`` attached. It is no longer running when this returns."""
         with self._lock:
             self._aborts.pop(owner, None)
 
@@ -84,7 +84,7 @@ class Lifetime:
         return self.deadline is not None or self.cancellation is not None
 
     def check(self) -> None:
-        """Do nothing while the call may live.
+        """Do nothing while the call may continue.
 
         Raises:
             ConnectError: ``canceled`` or ``deadline_exceeded``.
@@ -95,7 +95,7 @@ class Lifetime:
             self.deadline.check()
 
     def remaining(self) -> float | None:
-        """Return for how many seconds a wait may last, more than 0; None without a deadline.
+        """Return how many seconds a wait may last, more than 0; None without a deadline.
 
         Raises:
             ConnectError: ``canceled`` or ``deadline_exceeded``.
@@ -115,13 +115,13 @@ class Lifetime:
             self.cancellation.attach(owner, abort)
 
     def detach(self, owner: object) -> None:
-        """Let go of what ``owner`` attached: see ``Cancellation.detach``."""
+        """Remove what ``owner`` attached: see ``Cancellation.detach``."""
         if self.cancellation is not None:
             self.cancellation.detach(owner)
 
     @contextmanager
     def attached(self, owner: object, abort: Callable[[], None]) -> Iterator[None]:
-        """Attach ``abort`` for the time of a block."""
+        """Attach ``abort`` for the duration of a block."""
         self.attach(owner, abort)
         try:
             yield

@@ -1,13 +1,13 @@
-"""The client's way to a server: HTTP/1.1 over connections of urllib3.
+"""How a client reaches a server: HTTP/1.1 over connections of urllib3.
 
-urllib3 opens the connections and keeps them: names, TLS, client certificates, proxies, the pool. What goes
-over them is one exchange at a time, and that is here, because a call has to end when its deadline passes or
-when it is canceled, however the server drips; because a request has to leave message by message; and because
-a server that answers early has to be heard. Responses are parsed by `http1`, on a reader that sets what is
-left of the deadline on every receive.
+urllib3 opens the connections and pools them; it owns name resolution, TLS, client certificates and proxies.
+The exchange over a connection is done here, for three reasons: a call has to end when its deadline passes or
+it is canceled, even if the server sends a byte at a time; a request has to be sent message by message; and a
+server that answers early has to be heard. `http1` parses the responses, on a reader that bounds each receive
+by what remains of the deadline.
 
-A connection goes back to the pool in one case: the request was sent whole, the response was read to its end,
-and nothing came behind it. In all others it is closed.
+A connection goes back to the pool if the request was sent whole, the response was read to its end, and
+nothing came after it. Otherwise it is closed.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _POOL_SIZE = 64
 """How many idle connections are kept for threads that share a client."""
 
 _JOIN_MAX_BYTES = 64 * 1024
-"""Up to which size a body is copied behind its head, to leave in one piece with it."""
+"""The largest body that is copied, to be sent in one piece with its head."""
 
 _SEND_MAX_BYTES = 256 * 1024
-"""How much of a large body is offered to the socket between two looks for an answer."""
+"""How much of a large body is sent between two checks for an early response."""
 
 
 _START_BYTES = 9
@@ -58,7 +58,7 @@ _START_BYTES = 9
 
 
 class Transport(Protocol):
-    """What requests are sent by."""
+    """Sends the requests of a client."""
 
     def send(self, request: Request, lifetime: Lifetime) -> Response:
         """Send a request, and return the response when its head has arrived.
@@ -66,13 +66,13 @@ class Transport(Protocol):
         The response's body has to be closed, or read to its end.
 
         Raises:
-            ConnectError: ``unavailable``, if there is no answer; ``deadline_exceeded`` or ``canceled``,
-                if the lifetime ended before it.
+            ConnectError: ``unavailable``, if there is no response; ``deadline_exceeded`` or ``canceled``,
+                if the lifetime ended first.
         """
         ...
 
     def close(self) -> None:
-        """Close the connections that are idle."""
+        """Close the idle connections."""
         ...
 
 
@@ -100,7 +100,7 @@ class Urllib3Transport:
         has_tunnel = self._needs_tunnel(pool)
         self.route = Route(url, pool.proxy, has_tunnel=has_tunnel)
         if pool.proxy is not None and not has_tunnel:
-            # RFC 9112, section 3.2.2: a proxy takes the whole URL as target.
+            # RFC 9112, section 3.2.2: a proxy is sent the whole URL.
             self._prefix = f"{url.scheme}://{self._origin}{self._prefix}"
             self._proxy_headers = tuple(pool.proxy_headers.items())
 
@@ -116,7 +116,7 @@ class Urllib3Transport:
             raise
 
     def close(self) -> None:
-        """Close the idle connections, unless they are those of the caller's pool manager.
+        """Close the idle connections, unless the pool manager is the caller's.
 
         A request that is sent later opens a new one.
         """
@@ -126,13 +126,13 @@ class Urllib3Transport:
             self._pool = self._open_pool()
 
     def release(self, connection: HTTPConnection) -> None:
-        """Put a connection back into the pool: an open one to be used again, a closed one as a place."""
+        """Put a connection back into the pool: an open one for the next call, a closed one for its place."""
         self._pool._put_conn(connection)
 
     def release_later(self, connection: HTTPConnection) -> None:
         """Put a closed connection back when the pool is used next.
 
-        For the collection of garbage, which may run while its own thread holds the lock of the pool.
+        For garbage collection, which may run while its own thread holds the lock of the pool.
         """
         self._collected.put(connection)
 
@@ -183,7 +183,7 @@ class Urllib3Transport:
             del cause  # its traceback has this frame: they would keep each other
 
     def _take(self, timeout: float | None) -> HTTPConnection | None:
-        """Take a connection, open or not, from the pool; None if a place is not free in time."""
+        """Take a connection, open or not, from the pool; None if no place becomes free in time."""
         if not self._collected.empty():
             with suppress(Empty):  # other threads take from it too
                 while True:
@@ -215,10 +215,10 @@ class Urllib3Transport:
         return connection
 
     def _discard(self, connection: HTTPConnection) -> None:
-        """Close a connection that no call has had, and give its place back.
+        """Close a connection that no call has used, and free its place.
 
-        Never the connection itself, which the next call would open again: the call that gave this attempt
-        up may be about to shut its socket down.
+        The connection itself is not put back, for the next call to open again: the call that abandoned this
+        attempt may be about to shut down its socket.
         """
         connection.close()
         self._pool._put_conn(None)
@@ -226,10 +226,10 @@ class Urllib3Transport:
     def _open_within(
         self, connection: HTTPConnection | None, lifetime: Lifetime, timeout: float | None
     ) -> HTTPConnection:
-        """Open a connection in a thread of its own, and wait for it as long as the call lives.
+        """Open a connection in another thread, and wait for it as long as the call lives.
 
-        Neither the resolution of a name nor a handshake that drips can be broken off or bounded from
-        inside. A thread that nobody waits for any more closes what it has opened.
+        Neither name resolution nor a slow handshake can be interrupted, or bounded from inside. If the call
+        ends first, the thread closes the connection when it has opened it.
         """
         result: Future[HTTPConnection] = Future()
 
@@ -299,7 +299,7 @@ class _Exchange:
         lifetime.attach(self, self._shut_down)
 
     def send(self, head: bytes, body: Iterable[bytes]) -> None:
-        """Send the request: whole, or until the server answers or hangs up."""
+        """Send the request: all of it, or until the server answers or hangs up."""
         if isinstance(body, tuple):
             if sum(map(len, body)) <= _JOIN_MAX_BYTES:
                 self._is_sent = self._send(head + b"".join(body))
@@ -309,8 +309,7 @@ class _Exchange:
         if not self._send(head):
             return
         for chunk in body:
-            # The body's iterator is the caller's: what it raises is raised, and while it was at work
-            # the call may have been canceled, or answered.
+            # The iterator is the caller's code. While it ran, the call may have been canceled or answered.
             self._lifetime.check()
             if not self._send_listening(b"%x\r\n%b\r\n" % (len(chunk), chunk)):
                 return
@@ -318,7 +317,7 @@ class _Exchange:
         self._is_sent = self._send(b"0\r\n\r\n")
 
     def receive(self, method: str) -> Response:
-        """Return the response, its head parsed."""
+        """Return the response when its head has arrived."""
         response = HTTP1Response(self._reader, method)
         start = b""
         try:
@@ -338,11 +337,11 @@ class _Exchange:
         return failure(error, self._lifetime, message)
 
     def set_deadline(self, deadline: Deadline) -> None:
-        """Let no receive outlast ``deadline``."""
+        """Bound each receive by ``deadline``."""
         self._lifetime = self._receiver.lifetime = Lifetime(deadline, self._lifetime.cancellation)
 
     def end(self, *, is_reusable: bool) -> None:
-        """Let go of the connection: back into the pool if it can be used again, else closed."""
+        """Release the connection: to the pool if it can be used again, else closed."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -358,7 +357,7 @@ class _Exchange:
         self._transport.release(connection)
 
     def abandon(self) -> None:
-        """Let go of the connection while garbage is collected."""
+        """Release the connection during garbage collection."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._lifetime.detach(self)
@@ -366,7 +365,7 @@ class _Exchange:
             self._transport.release_later(connection)
 
     def _send(self, data: bytes) -> bool:
-        """Send bytes, waiting till the socket has taken them; return whether it did."""
+        """Send bytes, waiting until the socket has taken them; return whether it has."""
         view = memoryview(data)
         try:
             while view:
@@ -376,19 +375,18 @@ class _Exchange:
         except TimeoutError as error:
             raise self.failure(error) from error
         except OSError as error:
-            # The server hung up; perhaps it has answered before it did.
+            # The server hung up, perhaps after an answer.
             self._send_error = error
             return False
         return True
 
     def _send_listening(self, data: bytes) -> bool:
-        """Send bytes while the server does not answer; return whether it took them all.
+        """Send bytes until the server answers; return whether all were sent.
 
-        RFC 9112, section 9.5: a server may answer before it has read everything, and read no more.
+        RFC 9112, section 9.5: a server may answer before it has read everything, and then stop reading.
         """
         if not isinstance(self._socket, socket.socket):
-            # TLS within TLS cannot be used without blocking: it would lose what the outer one has no
-            # room for.
+            # TLS in TLS cannot be non-blocking: it would lose what the outer layer has no room for.
             return not self._receiver.has_answer() and self._send(data)
         view = memoryview(data)
         self._socket.settimeout(0)
@@ -411,7 +409,7 @@ class _Exchange:
         return True
 
     def _has_leftover(self) -> bool:
-        """Tell whether more has arrived than was read."""
+        """Tell whether data has arrived that was not read."""
         self._receiver.is_finished = True
         return bool(self._reader.peek(1)) or _has_decrypted(self._socket)
 
@@ -420,7 +418,7 @@ class _Exchange:
 
 
 class _Receiver(io.RawIOBase):
-    """What a socket receives, within the lifetime of a call."""
+    """Receives from a socket, within the lifetime of a call."""
 
     def __init__(self, sock: socket.socket, lifetime: Lifetime) -> None:
         self._socket = sock
@@ -444,16 +442,16 @@ class _Receiver(io.RawIOBase):
         return self._socket.recv_into(buffer)
 
     def has_answer(self) -> bool:
-        """Tell, without waiting, whether the server has begun to answer, or has hung up."""
+        """Tell, without waiting, whether the server has begun to answer or has hung up."""
         if wait_for_read(self._socket, timeout=0):
             timeout = self._socket.gettimeout()
             self._socket.settimeout(0)
             try:
                 data = self._socket.recv(READ_SIZE)
             except (BlockingIOError, ssl.SSLWantReadError):
-                return False  # what arrived is TLS's own: a session ticket, say
+                return False  # what arrived is for TLS itself, such as a session ticket
             except OSError:
-                return True  # the read of the answer finds it again
+                return True  # reading the answer will raise it again
             finally:
                 self._socket.settimeout(timeout)
             if not data:
@@ -464,7 +462,7 @@ class _Receiver(io.RawIOBase):
 
 
 class _ResponseBody(Body):
-    """The body of a response as it arrives. When it has ended, the connection is free."""
+    """The body of a response as it arrives. Its end frees the connection."""
 
     def __init__(self, exchange: _Exchange, response: HTTP1Response) -> None:
         self._exchange: _Exchange | None = exchange
@@ -475,7 +473,7 @@ class _ResponseBody(Body):
         if self._exchange is None:
             return b""
         try:
-            # What has arrived, whatever was asked for: of a stream that may be many messages.
+            # More than was asked for, if it has arrived: a stream may have many messages.
             data = self._response.read(max(size, READ_SIZE))
         except ConnectError:
             self.close()
@@ -504,19 +502,19 @@ class _ResponseBody(Body):
 
 
 def _has_decrypted(sock: socket.socket) -> bool:
-    """Tell whether TLS holds what has arrived and nobody has read: a wait for the socket does not see it."""
+    """Tell whether TLS holds decrypted data that was not read, which waiting for the socket cannot see."""
     if isinstance(sock, ssl.SSLSocket):
         return sock.pending() > 0
-    if isinstance(sock, SSLTransport):  # TLS within TLS
+    if isinstance(sock, SSLTransport):  # TLS in TLS
         return sock.sslobj.pending() > 0 or sock.incoming.pending > 0 or _has_decrypted(sock.socket)
-    # A socket of another library for TLS does not tell.
+    # Sockets of other TLS libraries cannot be asked.
     return not isinstance(sock, socket.socket)
 
 
 def _shut_down(sock: socket.socket) -> None:
-    """Wake whoever waits on a socket; it is not closed yet, so that its number is not taken by another."""
-    # Under TLS the method of ssl would free what the other thread is using; urllib3's wrapper for TLS
-    # within TLS has none, but the socket.
+    """Wake the thread that waits for a socket. It stays open: its number must not go to another file yet."""
+    # The method of SSLSocket would free what the other thread is using, and urllib3's wrapper for TLS in TLS
+    # does not have one.
     plain = getattr(sock, "socket", sock)
     with suppress(OSError):
         socket.socket.shutdown(plain, socket.SHUT_RDWR)
