@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote_from_bytes
 
 from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf.message import Message
 
+from connect_sync import rpc
 from connect_sync.code import Code
 from connect_sync.codec import Codec
 from connect_sync.compression import Compression
@@ -270,12 +272,19 @@ def _error_to_json(error: ConnectError) -> dict[str, Any]:
 def _detail_to_json(detail: ErrorDetail) -> dict[str, Any]:
     value: dict[str, Any] = {"type": detail.type, "value": encode_base64(detail.data)}
     try:
-        descriptor = descriptor_pool.Default().FindMessageTypeByName(detail.type)
-        message = message_factory.GetMessageClass(descriptor).FromString(detail.data)
+        message = _find_message_class(detail.type).FromString(detail.data)
         value["debug"] = json_format.MessageToDict(message)
     except Exception:
         return value  # ``debug`` is for people, and optional: here the type is unknown
     return value
+
+
+def _find_message_class(type_name: str) -> type[Message]:
+    try:
+        descriptor = descriptor_pool.Default().FindMessageTypeByName(type_name)
+    except KeyError:
+        descriptor = rpc.DESCRIPTORS.FindMessageTypeByName(type_name)
+    return message_factory.GetMessageClass(descriptor)
 
 
 def _error_from_json(value: dict[str, Any], fallback: Code) -> ConnectError:

@@ -10,12 +10,11 @@ The rules are those of "gRPC over HTTP2"; names in comments are its terms.
 from __future__ import annotations
 
 import re
-from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
+from connect_sync import rpc
 from connect_sync.code import Code
 from connect_sync.codec import Codec
 from connect_sync.compression import Compression, Compressions
@@ -157,41 +156,8 @@ def _decode_message(text: str) -> str:
     return unquote_to_bytes(text.encode("latin-1", errors="replace")).decode(errors="replace")
 
 
-def _status_class() -> type[Message]:
-    """Return the class of google.rpc.Status, which carries the details.
-
-    The schema has its own pool: an application may have the official one in the default pool.
-    """
-    schema = descriptor_pb2.FileDescriptorProto(
-        name="google/rpc/status.proto",
-        package="google.rpc",
-        syntax="proto3",
-        dependency=[any_pb2.DESCRIPTOR.name],
-    )
-    field = descriptor_pb2.FieldDescriptorProto
-    message = schema.message_type.add(name="Status")
-    message.field.add(name="code", number=1, type=field.TYPE_INT32, label=field.LABEL_OPTIONAL)
-    message.field.add(name="message", number=2, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
-    message.field.add(
-        name="details",
-        number=3,
-        type=field.TYPE_MESSAGE,
-        label=field.LABEL_REPEATED,
-        type_name=".google.protobuf.Any",
-    )
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(any_pb2.DESCRIPTOR.serialized_pb)
-    pool.AddSerializedFile(schema.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("google.rpc.Status"))
-
-
-_Status: Any = _status_class()
-
-
 def _encode_details(error: ConnectError) -> bytes:
-    # A lone surrogate cannot be encoded: it becomes a question mark, as in the header.
-    text = error.message.encode(errors="replace").decode()
-    status = _Status(code=error.code.number, message=text)
+    status = rpc.Status(code=error.code.number, message=rpc.encodable(error.message))
     for detail in error.details:
         status.details.add(type_url=_TYPE_URL_PREFIX + detail.type, value=detail.data)
     data: bytes = status.SerializeToString()
@@ -206,7 +172,7 @@ def _with_details(code: Code, message: str, encoded: str | None) -> ConnectError
     if encoded is None:
         return ConnectError(code, message)
     try:
-        status = _Status.FromString(decode_base64(encoded))
+        status = rpc.Status.FromString(decode_base64(encoded))
     except (ValueError, DecodeError):
         return ConnectError(code, message)
     details = [ErrorDetail(detail.type_url.rpartition("/")[2], detail.value) for detail in status.details]
