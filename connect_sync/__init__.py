@@ -32,6 +32,7 @@ from connect_sync.interceptor import (
 )
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
 from connect_sync.protocol_type import ProtocolType
+from connect_sync.server.errors import ErrorMapping
 
 __all__ = [
     "Body",
@@ -46,6 +47,7 @@ __all__ = [
     "ConnectError",
     "Deflate",
     "ErrorDetail",
+    "ErrorMapping",
     "GetCallOptions",
     "Gzip",
     "Headers",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from wsgiref.validate import validator
 
@@ -21,6 +21,7 @@ from connect_sync import (
     Code,
     ConnectClient,
     ConnectError,
+    ErrorMapping,
     Headers,
     HeadersInput,
     IdempotencyLevel,
@@ -166,6 +167,7 @@ def serve(
     read_max_bytes: int = 4 << 20,
     compressions: Iterable[Compression | str] = ("gzip",),
     compress_min_bytes: int = 0,
+    errors: ErrorMapping = MappingProxyType({}),
 ) -> Service:
     """Return a service that has one method."""
     implementation = SimpleNamespace(handle=handler or DEFAULT_HANDLERS.get(method.kind))
@@ -176,6 +178,7 @@ def serve(
         read_max_bytes=read_max_bytes,
         compressions=compressions,
         compress_min_bytes=compress_min_bytes,
+        errors=errors,
     )
 
 

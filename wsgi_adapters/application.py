@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
@@ -14,6 +15,7 @@ from connect_sync.http import DEFAULT_READ_MAX_BYTES, Request, close_iterator
 from connect_sync.interceptor import Interceptor
 from connect_sync.method import Method
 from connect_sync.server import Service
+from connect_sync.server.errors import ErrorMapping
 from wsgi_adapters.body import RequestBody
 from wsgi_adapters.servers import open_body
 
@@ -60,6 +62,7 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         read_max_bytes: int = DEFAULT_READ_MAX_BYTES,
         compressions: Iterable[Compression | str] = DEFAULT_COMPRESSIONS,
         compress_min_bytes: int = DEFAULT_COMPRESS_MIN_BYTES,
+        errors: ErrorMapping | None = None,
     ) -> None:
         """Serve ``service``.
 
@@ -69,10 +72,15 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             read_max_bytes: How large a received message may be, decompressed, in bytes.
             compressions: The compressions to offer, or their names, in order of preference.
             compress_min_bytes: From which size on messages are compressed, in bytes.
+            errors: How exceptions are reported to clients, by class: a Code, or a function that takes the
+                exception and returns a ConnectError. The nearest class in the MRO decides; an unmapped
+                exception is logged and becomes ``internal``. By default nothing is mapped, except inside a
+                Flask or Django site, which has a mapping of its own.
 
         Raises:
             TypeError: ``service`` is a class; it lacks a handler, or has one that is misspelt, is async, does
-                not take a request and a context, or yields a single response; an interceptor is none.
+                not take a request and a context, or yields a single response; an interceptor is none; ``errors``
+                maps something else than classes derived from Exception, or to something else.
             ValueError: ``read_max_bytes`` is not positive, or ``compress_min_bytes`` negative; two
                 compressions share a name; a name is unknown.
         """
@@ -83,10 +91,24 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             read_max_bytes=read_max_bytes,
             compressions=compressions,
             compress_min_bytes=compress_min_bytes,
+            errors={} if errors is None else errors,
         )
         """The same service without WSGI: a function from request to response."""
         self._respond = self.service.__call__
+        self._has_errors = errors is not None
         self._paths = frozenset(method.path for method in self.methods.values())
+
+    def _with_default_errors(self, errors: ErrorMapping) -> ConnectWSGIApplication[_ServiceT]:
+        """Return this application, or a copy that maps ``errors`` if this one was not given a mapping.
+
+        For serving it inside a site, since the same application may be served elsewhere too.
+        """
+        if self._has_errors:
+            return self
+        application = copy(self)
+        application.service = self.service.with_errors(errors)
+        application._respond = application.service.__call__
+        return application
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, as PEP 3333 says."""

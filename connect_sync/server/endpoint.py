@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
-from connect_sync.code import Code
 from connect_sync.compression import Compressions
 from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
@@ -14,8 +12,7 @@ from connect_sync.http import Fields
 from connect_sync.interceptor import Call
 from connect_sync.method import Method
 from connect_sync.protocols.protocol import remove_reserved
-
-_logger = logging.getLogger("connect_sync.server")
+from connect_sync.server.errors import ErrorMapper
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +29,12 @@ class Endpoint:
     """The compressions that are offered."""
     compress_min_bytes: int
     """From which size on a message is compressed, in bytes."""
+    errors: ErrorMapper
+    """What the application's exceptions are mapped to."""
 
-    def to_connect_error(self, error: Exception) -> ConnectError:
+    def to_connect_error(self, error: BaseException) -> ConnectError:
         """Return what the client may know of ``error``; what it may not know is logged."""
-        if isinstance(error, ConnectError):
-            return error
-        _logger.error("%s failed", self.method.full_name, exc_info=error)
-        return ConnectError(Code.INTERNAL, "internal error")
+        return self.errors.to_connect_error(error, self.method)
 
 
 def response_headers(leading: Headers | None, fields: Fields) -> Headers | Fields:

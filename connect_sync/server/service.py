@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeAlias
 
 from connect_sync.codec import JSON, PROTO
@@ -21,8 +24,9 @@ from connect_sync.protocols.grpc import GRPC
 from connect_sync.protocols.grpc_web import GRPC_WEB, GRPC_WEB_TEXT
 from connect_sync.protocols.protocol import EnvelopedProtocol, media_type
 from connect_sync.server.endpoint import Endpoint
-from connect_sync.server.plain import plain_response
+from connect_sync.server.errors import ErrorMapper, ErrorMapping
 from connect_sync.server.handlers import find_handlers
+from connect_sync.server.plain import plain_response
 from connect_sync.server.stream import StreamHandler
 from connect_sync.server.text import TextHandler
 from connect_sync.server.unary import GetHandler, UnaryHandler
@@ -51,6 +55,7 @@ class Service:
         read_max_bytes: int = DEFAULT_READ_MAX_BYTES,
         compressions: Iterable[Compression | str],
         compress_min_bytes: int = DEFAULT_COMPRESS_MIN_BYTES,
+        errors: ErrorMapping = MappingProxyType({}),
     ) -> None:
         """Serve ``implementation``.
 
@@ -62,10 +67,14 @@ class Service:
             read_max_bytes: How large a received message may be, decompressed, in bytes.
             compressions: The compressions to offer, or their names, in order of preference.
             compress_min_bytes: From which size on messages are compressed, in bytes.
+            errors: How exceptions are reported to clients, by class: a Code, or a function that takes the
+                exception and returns a ConnectError. The nearest class in the MRO decides; an unmapped
+                exception is logged and becomes ``internal``.
 
         Raises:
             TypeError: ``implementation`` is a class; a handler is missing, is a coroutine, or does not take a
-                request and a context; an interceptor is none.
+                request and a context; an interceptor is none; ``errors`` has a key that is not a class
+                derived from Exception, or a value that is neither a Code nor a plain function.
             ValueError: ``read_max_bytes`` is not positive, or ``compress_min_bytes`` negative; two
                 compressions share a name; a name is unknown.
         """
@@ -74,6 +83,7 @@ class Service:
         least = check_compress_min_bytes(compress_min_bytes)
         wrappers = check_interceptors(interceptors)
         offered = Compressions(compressions)
+        mapper = ErrorMapper(errors)
         handlers = find_handlers(implementation, methods)
         self._routes = {}
         for name, method in methods.items():
@@ -81,8 +91,21 @@ class Service:
                 call: Call[Any, Any] = partial(_refuse_bidi, method)
             else:
                 call = intercept(handlers[name], method.kind, wrappers)
-            endpoint = Endpoint(method, call, read_max_bytes, offered, least)
+            endpoint = Endpoint(method, call, read_max_bytes, offered, least, mapper)
             self._routes[method.path] = _Route(endpoint)
+
+    def with_errors(self, errors: ErrorMapping) -> Service:
+        """Return the same service with ``errors`` in place of its mapping.
+
+        Raises:
+            TypeError: A key or a value of ``errors`` is refused, as when a service is made.
+        """
+        mapper = ErrorMapper(errors)
+        service = copy(self)
+        service._routes = {
+            path: _Route(replace(route.endpoint, errors=mapper)) for path, route in self._routes.items()
+        }
+        return service
 
     def __call__(self, request: Request) -> Response:
         """Answer a request. What goes wrong is a response too: no exception leaves."""
@@ -107,6 +130,7 @@ class _Route:
     """A method by the forms in which it can be called."""
 
     def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
         method = endpoint.method
         self.get: Handle | None = None
         self.post: dict[str, Handle] = {}
