@@ -6,8 +6,12 @@ What is about sockets, live messages among it, is in `integration/test_flask.py`
 from __future__ import annotations
 
 import importlib
+import json
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any, ClassVar
 
 import flask_login  # type: ignore[import-untyped]
@@ -22,20 +26,33 @@ from flask import (
     current_app,
     g,
     has_request_context,
+    make_response,
+    redirect,
     request,
     session,
     url_for,
 )
 from flask.testing import FlaskClient
 from flask_cors import CORS
-from werkzeug.exceptions import HTTPException
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+from markupsafe import Markup
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import (
+    HTTPException,
+    NotFound,
+    ServiceUnavailable,
+    TooManyRequests,
+    default_exceptions,
+)
+from werkzeug.routing import RequestRedirect
 from werkzeug.test import TestResponse
 
-from connect_sync import Code, ConnectError, Method, RequestContext
-from tests.support import END, UNARY, WEB_END, envelope, split_envelopes
+from connect_sync import Code, ConnectError, ErrorMapping, Method, RequestContext
+from connect_sync.headers import decode_base64
+from tests.support import END, UNARY, WEB_END, ask, envelope, split_envelopes
 from wsgi_adapters import ConnectWSGIApplication
 from wsgi_adapters.cors import ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS
-from wsgi_adapters.flask import register_service
+from wsgi_adapters.flask import ERRORS, register_service
 
 PATH = "/echo.v1.EchoService"
 PROTO = "application/proto"
@@ -74,12 +91,18 @@ class Echo(EchoService):
 class Site:
     """A Flask site with the service on it, and what has happened on it."""
 
-    def __init__(self, handlers: EchoService | None = None, *, interceptors: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self,
+        handlers: EchoService | None = None,
+        *,
+        interceptors: tuple[Any, ...] = (),
+        errors: ErrorMapping | None = None,
+    ) -> None:
         self.events: list[str] = []
         self.app = Flask("site", root_path=".")
         self.app.config.update(SECRET_KEY="secret", TESTING=True)
         self.application = EchoServiceWSGIApplication(
-            handlers or Echo(self.events), interceptors=interceptors
+            handlers or Echo(self.events), interceptors=interceptors, errors=errors
         )
 
     def register(self) -> Site:
@@ -590,6 +613,229 @@ def test_functions_to_call_on_close_are_called_when_a_stream_has_ended(site: Sit
 
     site.register().stream(1).get_data()
     assert site.events == [f"step 0 at {PATH}/Repeat", f"cleanup at {PATH}/Repeat", "closed"]
+
+
+# Exceptions of werkzeug
+
+SECRET = "the secret of the handler"
+
+
+class Aborting(EchoService):
+    """Fails by what a function raises."""
+
+    def __init__(self, fail: Callable[[], object]) -> None:
+        self._fail = fail
+
+    def echo(self, message: EchoRequest, ctx: RequestContext) -> EchoResponse:
+        self._fail()
+        raise AssertionError
+
+    def collect(self, messages: Iterator[EchoRequest], ctx: RequestContext) -> EchoResponse:
+        for _ in messages:
+            self._fail()
+        raise AssertionError
+
+    def repeat(self, message: EchoRequest, ctx: RequestContext) -> Iterator[EchoResponse]:
+        for _ in range(message.times):
+            yield EchoResponse()
+        self._fail()
+
+
+def failure(fail: Callable[[], object], errors: ErrorMapping | None = None) -> Any:
+    """Return the error of a call whose handler fails, as JSON."""
+    response = Site(Aborting(fail), errors=errors).register().call()
+    assert SECRET not in response.text
+    return response.get_json()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "invalid_argument"),
+        (401, "unauthenticated"),
+        (403, "permission_denied"),
+        (404, "not_found"),
+        (405, "unimplemented"),
+        (406, "invalid_argument"),
+        (408, "deadline_exceeded"),
+        (409, "aborted"),
+        (410, "not_found"),
+        (413, "resource_exhausted"),
+        (415, "invalid_argument"),
+        (416, "out_of_range"),
+        (422, "invalid_argument"),
+        (429, "resource_exhausted"),
+        *((status, "failed_precondition") for status in (411, 412, 414, 417, 418, 421, 423, 424, 428, 431)),
+    ],
+)
+def test_abort_with_a_status_of_the_clients_tells_its_code_and_description(
+    status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert failure(lambda: abort(status, description="as it is")) == {"code": code, "message": "as it is"}
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (501, "unimplemented", "not implemented"),
+        (502, "unavailable", "bad gateway"),
+        (503, "unavailable", "service unavailable"),
+        (504, "deadline_exceeded", "gateway timeout"),
+    ],
+)
+def test_abort_with_a_status_of_the_servers_tells_no_description(
+    status: int, code: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert failure(lambda: abort(status, description=SECRET)) == {"code": code, "message": message}
+    assert caplog.records == []
+
+
+class SoldOut(HTTPException):
+    code = 409
+    description = "sold out"
+
+
+class ClosedRequest(HTTPException):
+    code = 499
+
+
+@pytest.mark.parametrize(
+    ("fail", "code", "message"),
+    [
+        (lambda: abort(404), "not_found", "not found"),
+        (lambda: abort(410), "not_found", "gone"),
+        (lambda: MultiDict[str, str]()["name"], "invalid_argument", "bad request"),
+        (lambda: abort(404, ""), "not_found", "not found"),
+        (lambda: abort(404, "a < b\nand <b>"), "not_found", "a < b\nand <b>"),
+        (lambda: abort(404, Markup("<p>a &lt; b</p>")), "not_found", "a < b"),
+        (lambda: abort(make_response(SECRET, 403)), "permission_denied", "forbidden"),
+        (lambda: raise_(NotFound(SECRET, make_response(SECRET, 410))), "not_found", "gone"),
+        (lambda: raise_(SoldOut()), "aborted", "sold out"),
+        (lambda: raise_(ClosedRequest()), "canceled", "canceled"),
+    ],
+    ids=[
+        "no description",
+        "no description, of a status that shares its code",
+        "key that a form lacks",
+        "empty description",
+        "plain text",
+        "markup",
+        "response",
+        "response beside a description",
+        "description of a class",
+        "status without a name",
+    ],
+)
+def test_message_is_a_text_for_clients(fail: Callable[[], object], code: str, message: str) -> None:
+    assert failure(fail) == {"code": code, "message": message}
+
+
+def test_descriptions_of_werkzeug_itself_are_for_pages() -> None:
+    """Compares with the defaults of the werkzeug that is installed."""
+    for status, error_class in default_exceptions.items():
+        if status < 500:
+            assert failure(partial(abort, status))["message"] != error_class.description
+
+
+def raise_(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RequestRedirect("/elsewhere"),
+        HTTPException(SECRET),
+        HTTPException(response=Response(SECRET, 200)),
+        default_exceptions[500](SECRET),
+        default_exceptions[505](SECRET),
+        RuntimeError(SECRET),
+    ],
+    ids=["redirect", "no status", "success", "500", "505", "another exception"],
+)
+def test_what_no_code_stands_for_is_internal_and_logged(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert failure(lambda: raise_(error)) == {"code": "internal", "message": "internal error"}
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+def test_abort_with_a_redirect_is_internal() -> None:
+    assert failure(lambda: abort(redirect("/login")))["code"] == "internal"
+
+
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+NOON = datetime(2040, 1, 1, 12, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize("error_class", [TooManyRequests, ServiceUnavailable])
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [(30, 30), (NOON, None), (NOON.replace(tzinfo=None), None), (NOON - timedelta(days=36_500), 0)],
+    ids=["seconds", "time", "time of UTC", "time that has passed"],
+)
+def test_client_is_told_when_to_try_again(
+    in_tokyo: None, error_class: Any, retry_after: int | datetime, seconds: int | None
+) -> None:
+    if seconds is None:
+        seconds = round((NOON - datetime.now(timezone.utc)).total_seconds())
+    answered = failure(lambda: raise_(error_class(retry_after=retry_after)))
+
+    (detail,) = answered["details"]
+    assert detail["type"] == "google.rpc.RetryInfo"
+    delay = RetryInfo.FromString(decode_base64(detail["value"])).retry_delay
+    assert delay.ToSeconds() == pytest.approx(seconds, abs=60)
+
+
+def test_mapping_of_an_application_is_used_as_given() -> None:
+    errors: ErrorMapping = {**ERRORS, LookupError: Code.OUT_OF_RANGE}
+
+    assert failure(lambda: abort(404), {})["code"] == "internal"
+    assert failure(lambda: abort(404), errors)["code"] == "not_found"
+    assert failure(lambda: dict[str, str]()["key"], errors)["code"] == "out_of_range"
+    # It is a KeyError, too, but first of all an exception of werkzeug.
+    assert failure(lambda: MultiDict[str, str]()["key"], errors)["code"] == "invalid_argument"
+
+
+def test_application_may_be_served_elsewhere_without_the_mapping() -> None:
+    site = Site(Aborting(lambda: abort(404))).register()
+
+    assert site.call().get_json()["code"] == "not_found"
+    assert ask(site.application.service, EchoServiceWSGIApplication.methods["echo"]).code == "internal"
+
+
+@pytest.mark.parametrize("times", [0, 2], ids=["before the first message", "after it"])
+def test_stream_may_be_aborted(times: int) -> None:
+    response = Site(Aborting(lambda: abort(403, "no more"))).register().stream(times)
+
+    *messages, (flags, end) = split_envelopes(response.data)
+    assert messages == [(0, b"")] * times
+    assert flags == END
+    assert json.loads(end) == {"error": {"code": "permission_denied", "message": "no more"}}
+
+
+def test_hook_learns_which_exception_was_mapped() -> None:
+    site = Site(Aborting(lambda: abort(404)))
+
+    @site.app.after_request
+    def after(response: Response) -> Response:
+        error = request.environ["connect_sync.error"]
+        site.events.append(f"{error.code.value} {type(error.__cause__).__name__}")
+        return response
+
+    site.register().call()
+    assert site.events == ["not_found NotFound"]
 
 
 # What handlers and interceptors know of the site

@@ -24,9 +24,13 @@ try:
 except ImportError as _error:
     raise ImportError("Flask 3 is not installed: pip install 'connect-sync[flask]'") from _error
 
+from wsgi_adapters.flask_errors import ERRORS
+
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+__all__ = ["ERRORS", "register_service"]
 
 # Those of RFC 9110, section 9.3, and RFC 5789, but for CONNECT, which has no path.
 _HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
@@ -42,6 +46,8 @@ def register_service(site: Flask | Blueprint, application: ConnectWSGIApplicatio
     Other paths below the service's are answered by the service, at the endpoint ``pkg_Service``. OPTIONS is
     answered as Flask does it, which heeds ``PROVIDE_AUTOMATIC_OPTIONS``, and which Flask-CORS needs.
 
+    Unless the application was given ``errors``, its exceptions are mapped by `ERRORS` here.
+
     Args:
         site: A Flask application or a blueprint. To serve a service twice, take two blueprints, or one that
             is registered under two names.
@@ -54,16 +60,18 @@ def register_service(site: Flask | Blueprint, application: ConnectWSGIApplicatio
     """
     if not isinstance(application, ConnectWSGIApplication):
         raise TypeError(f"{application!r} is no ConnectWSGIApplication")
+    served = application._with_default_errors(ERRORS)
     name = application.path[1:].replace(".", "_")
     for method in application.methods.values():
         is_safe = method.idempotency is IdempotencyLevel.NO_SIDE_EFFECTS
         allowed = ("GET", "POST") if is_safe and method.kind is StreamKind.UNARY else ("POST",)
-        view = _method_view(application, method.path, (*allowed, "OPTIONS"))
+        view = _method_view(served, method.path, (*allowed, "OPTIONS"))
         _add_rule(site, method.path, f"{name}_{method.name}", view, (*allowed, "OPTIONS"))
     # It also gets what a method's own rule does not allow.
-    _add_rule(
-        site, f"{application.path}/<path:unknown_method>", name, _service_view(application), _HTTP_METHODS
-    )
+    view = _service_view(served)
+    # By this `connect-sync serve` finds the services of a site.
+    view.connect_application = application  # type: ignore[attr-defined]
+    _add_rule(site, f"{application.path}/<path:unknown_method>", name, view, _HTTP_METHODS)
     site.teardown_request(_close_unsent)
 
 
@@ -94,8 +102,6 @@ def _service_view(application: ConnectWSGIApplication[Any]) -> _View:
     def view(**_: object) -> Response:
         return _answer(application, request.environ["PATH_INFO"].rindex(f"{application.path}/"))
 
-    # By this `connect-sync serve` finds the services of a site.
-    view.connect_application = application  # type: ignore[attr-defined]
     return view
 
 

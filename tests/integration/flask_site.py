@@ -11,7 +11,7 @@ from itertools import count
 
 from echo.v1.echo_connect import EchoService, EchoServiceWSGIApplication
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
-from flask import Blueprint, Flask, g, request
+from flask import Blueprint, Flask, abort, g, redirect, request
 
 from connect_sync import ConnectError, RequestContext
 from tests.integration.service import Reporter, raise_as_asked
@@ -28,7 +28,7 @@ class OpenChannel:
 
 class Echo(EchoService):
     def echo(self, message: EchoRequest, ctx: RequestContext) -> EchoResponse:
-        raise_as_asked(message)
+        fail_as_asked(message)
         return EchoResponse(payload=message.payload)
 
     def echo_safely(self, message: EchoRequest, ctx: RequestContext) -> EchoResponse:
@@ -39,6 +39,7 @@ class Echo(EchoService):
         try:
             for message in messages:
                 g.reporter.tell(f"got {message.payload.decode('ascii')} from {g.caller}")
+                fail_as_asked(message)
                 payloads.append(message.payload)
                 if message.is_last:
                     break
@@ -53,8 +54,17 @@ class Echo(EchoService):
                 g.reporter.tell(f"asked for {number} by {g.caller}")
                 yield EchoResponse(payload=message.payload)
                 g.reporter.wait()
+            fail_as_asked(message)
         finally:
             g.reporter.tell(f"closed at {request.path}")
+
+
+def fail_as_asked(message: EchoRequest) -> None:
+    if message.error == "abort":
+        abort(403, "members only")
+    if message.error == "redirect":
+        abort(redirect("/the secret of the handler"))
+    raise_as_asked(message)
 
 
 application = Flask(__name__)

@@ -198,6 +198,23 @@ def test_client_calls_a_view(site: Gunicorn, prefix: str, protocol: ProtocolType
     assert payload == b"x" * 5000
 
 
+@pytest.mark.parametrize("protocol", CLIENT_PROTOCOLS, ids=lambda protocol: protocol.value)
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        ("abort", Code.PERMISSION_DENIED, "members only"),
+        ("redirect", Code.INTERNAL, "internal error"),
+    ],
+)
+def test_client_is_told_of_an_abort(
+    site: Gunicorn, protocol: ProtocolType, kind: Kind, error: str, code: Code, message: str
+) -> None:
+    with EchoServiceClient(site.url, protocol=protocol) as client:
+        failure = kind.failure(client, EchoRequest(times=1, error=error))
+    assert (failure.code, failure.message) == (code, message)
+
+
 def test_client_calls_a_view_by_get(site: Gunicorn) -> None:
     with EchoServiceClient(site.url) as client:
         assert client.echo_safely(EchoRequest(payload=b"x"), use_get=True).payload == b"x"

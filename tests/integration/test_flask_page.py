@@ -26,7 +26,9 @@ _BLOCKS = read_blocks(README.with_name("docs") / "flask.md")
     _URL_FOR,
     _HANDLER,
     _LOGIN,
-    _HTTP_ERRORS,
+    _GUESTS,
+    _GUEST_ERROR,
+    _ERRORS,
     _STREAM,
     _COOKIES,
     _ORIGINS,
@@ -40,7 +42,6 @@ _BLOCKS = read_blocks(README.with_name("docs") / "flask.md")
 _REST_OF_THE_SITE = """
 from flask import g
 from flask_login import LoginManager, UserMixin, login_user
-from server import GreetRequest, GreetResponse, GreetService
 
 
 class User(UserMixin):
@@ -60,16 +61,6 @@ def log_in():
 @app.before_request
 def name_site():
     g.user = "the site"
-
-
-class Shop(GreetService):
-    def greet(self, request: GreetRequest, ctx: RequestContext) -> GreetResponse:
-        raise {"nobody": NotFound, "somebody": Forbidden}[request.name](request.name)
-
-
-shop = Blueprint("shop", __name__, url_prefix="/shop")
-register_service(shop, GreetServiceWSGIApplication(Shop(), interceptors=[HTTPErrors()]))
-app.register_blueprint(shop)
 """
 
 
@@ -88,8 +79,8 @@ def site(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
     """A site that has all of the page, but for what streams."""
     newcomer = Newcomer(copytree(folder, tmp_path_factory.mktemp("site") / "site"))
     newcomer.save([_SITE])
-    newcomer.add("server.py", _HANDLER.text)
-    blocks = [_LOGIN, _HTTP_ERRORS, _COOKIES, _ORIGINS, _CORS]
+    newcomer.add("server.py", _HANDLER.text, _GUESTS.text)
+    blocks = [_LOGIN, _ERRORS, _COOKIES, _ORIGINS, _CORS]
     newcomer.add("site_server.py", *(block.text for block in blocks), _REST_OF_THE_SITE)
     with newcomer.serving(_SERVE.text):
         yield Site(newcomer)
@@ -105,6 +96,8 @@ def test_every_block_is_followed() -> None:
         ("As views", "python"),
         ("What handlers have of Flask", "server.py"),
         ("Login", "site_server.py"),
+        ("Errors", "server.py"),
+        ("Errors", "text"),
         ("Errors", "site_server.py"),
         ("Streams", "server.py"),
         ("Cross-site requests", "site_server.py"),
@@ -146,18 +139,16 @@ def test_call_takes_a_login_of_flask_login(site: Site) -> None:
     assert site.call("/members", "Jane", cookie=cookie).status == 200
 
 
-@pytest.mark.parametrize(
-    ("name", "status", "code"), [("nobody", 404, "not_found"), ("somebody", 403, "permission_denied")]
-)
-def test_exceptions_of_views_are_translated(site: Site, name: str, status: int, code: str) -> None:
-    response = site.call("/shop", name)
-    assert (response.status, response.json()["code"]) == (status, code)
+def test_abort_is_told_as_the_page_shows(site: Site) -> None:
+    answer = site.call("/guests", "John")
+    assert (answer.status, answer.data.decode()) == (404, _GUEST_ERROR.text.rstrip())
+    assert site.call("/guests", "Jane").json() == {"greeting": "Hello, Jane!"}
 
 
 def test_context_stays_for_a_stream(newcomer: Newcomer) -> None:
     newcomer.save([_SITE])
     newcomer.add("server.py", _STREAM.text)
-    newcomer.add("site_server.py", _HTTP_ERRORS.text, _REST_OF_THE_SITE)
+    newcomer.add("site_server.py", _REST_OF_THE_SITE)
     with newcomer.serving(_SERVE.text):
         response = Site(newcomer).request(
             "POST",
