@@ -5,7 +5,10 @@ The site is this module: its settings, its middleware and its URLs. Its database
 
 from __future__ import annotations
 
+import importlib
 import json
+import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from http.cookies import SimpleCookie
 from io import BytesIO
@@ -15,14 +18,27 @@ from urllib.parse import quote
 import django
 import pytest
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import (
+    NON_FIELD_ERRORS,
+    BadRequest,
+    DisallowedHost,
+    ImproperlyConfigured,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+    ValidationError,
+)
 from django.core.signals import request_finished
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.request import RawPostDataException
 from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404
 from django.urls import clear_url_caches, include, path, re_path
+from django.utils.translation import gettext_lazy
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 
-from connect_sync import Code, ConnectError, Method, RequestContext
+from connect_sync import Code, ConnectError, ErrorMapping, Method, RequestContext
+from connect_sync.headers import decode_base64
 from connect_sync.interceptor import Interceptor
 from tests.support import (
     BIDI,
@@ -34,6 +50,7 @@ from tests.support import (
     UNARY,
     WEB_END,
     Handler,
+    ask,
     envelope,
     envelopes,
     proto,
@@ -62,8 +79,9 @@ from django.db import IntegrityError, connection, connections, transaction  # no
 from django.test import AsyncRequestFactory, Client, RequestFactory, override_settings  # noqa: E402
 from django.views.decorators.cache import never_cache  # noqa: E402
 from django.views.decorators.csrf import csrf_protect  # noqa: E402
+from rest_framework import exceptions, serializers  # type: ignore[import-untyped]  # noqa: E402
 
-from wsgi_adapters.django import connect_path, current_request  # noqa: E402
+from wsgi_adapters.django import ERRORS, connect_path, current_request  # noqa: E402
 
 urlpatterns: list[Any] = []
 
@@ -82,7 +100,9 @@ GZIP = "django.middleware.gzip.GZipMiddleware"
 METHODS = {"unary": UNARY, "read": READ, "collect": CLIENT_STREAM, "expand": SERVER_STREAM, "chat": BIDI}
 
 
-def application(*interceptors: Interceptor, **handlers: Handler) -> ConnectWSGIApplication[Any]:
+def application(
+    *interceptors: Interceptor, errors: ErrorMapping | None = None, **handlers: Handler
+) -> ConnectWSGIApplication[Any]:
     """Return the application of a service that has just these handlers."""
     chosen: dict[str, Method[Any, Any]] = {name: METHODS[name] for name in handlers}
 
@@ -91,7 +111,7 @@ def application(*interceptors: Interceptor, **handlers: Handler) -> ConnectWSGIA
         methods = chosen
 
     service = type("Service", (), {name: staticmethod(handler) for name, handler in handlers.items()})
-    return Application(service(), interceptors=interceptors)
+    return Application(service(), interceptors=interceptors, errors=errors)
 
 
 def serve(*patterns: Any) -> None:
@@ -100,8 +120,10 @@ def serve(*patterns: Any) -> None:
     clear_url_caches()
 
 
-def serve_handlers(*interceptors: Interceptor, **handlers: Handler) -> None:
-    serve(connect_path(application(*interceptors, **handlers)))
+def serve_handlers(
+    *interceptors: Interceptor, errors: ErrorMapping | None = None, **handlers: Handler
+) -> None:
+    serve(connect_path(application(*interceptors, errors=errors, **handlers)))
 
 
 def post(
@@ -660,6 +682,301 @@ def test_site_that_asks_for_a_login_does_so_for_calls_too(decorators: list[Any])
     assert response.status_code == (200 if decorators else 302)
 
 
+# Errors
+
+SECRET = "the secret of the handler"
+
+
+def raised_by(error: BaseException | Callable[[], object]) -> Handler:
+    """Return a handler that raises ``error``, or calls it and so fails."""
+
+    def handle(request: Any, ctx: RequestContext) -> Any:
+        if isinstance(error, BaseException):
+            raise error
+        return error()
+
+    return handle
+
+
+def answer(error: BaseException | Callable[[], object], errors: ErrorMapping | None = None) -> dict[str, Any]:
+    """Return the error of a call whose handler raises ``error``, as JSON."""
+    serve_handlers(errors=errors, unary=raised_by(error))
+    content: dict[str, Any] = post(UNARY, b'""', "application/json").json()
+    assert SECRET not in str(content)
+    return content
+
+
+def details(answer: dict[str, Any]) -> list[Any]:
+    """Return the details of an error, as messages of the official classes."""
+    messages = []
+    for detail in answer.get("details", []):
+        message_class = getattr(error_details_pb2, detail["type"].removeprefix("google.rpc."))
+        messages.append(message_class.FromString(decode_base64(detail["value"])))
+    return messages
+
+
+def violations(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    (bad_request,) = details(answer)
+    return [(violation.field, violation.description) for violation in bad_request.field_violations]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (Http404(SECRET), "not_found", "not found"),
+        (lambda: get_object_or_404(User, username=SECRET), "not_found", "not found"),
+        (lambda: User.objects.get(username=SECRET), "not_found", "not found"),
+        (PermissionDenied(SECRET), "permission_denied", "permission denied"),
+        (BadRequest(SECRET), "invalid_argument", "invalid argument"),
+        (SuspiciousOperation(SECRET), "invalid_argument", "invalid argument"),
+        (RequestDataTooBig(SECRET), "invalid_argument", "invalid argument"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_exception_of_django_has_its_code_and_no_text_of_its_own(
+    error: BaseException, code: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert answer(error) == {"code": code, "message": message}
+    assert "connect_sync.server" not in [record.name for record in caplog.records]
+
+
+def test_suspicious_operation_is_logged_as_in_a_view(caplog: pytest.LogCaptureFixture) -> None:
+    error = DisallowedHost(SECRET)
+    answer(error)
+
+    (record,) = (record for record in caplog.records if record.name.startswith("django.security"))
+    assert (record.name, record.levelno) == ("django.security.DisallowedHost", logging.ERROR)
+    assert record.getMessage() == SECRET
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [User.MultipleObjectsReturned(SECRET), IntegrityError(SECRET), RuntimeError(SECRET)],
+    ids=lambda error: type(error).__name__,
+)
+def test_fault_of_the_service_is_internal_and_logged(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert answer(error) == {"code": "internal", "message": "internal error"}
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "expected"),
+    [
+        (ValidationError("too long"), "too long", [("", "too long")]),
+        (
+            ValidationError(gettext_lazy("at most %(most)s"), params={"most": 3}),
+            "at most 3",
+            [("", "at most 3")],
+        ),
+        (
+            ValidationError(["too long", ValidationError(["too wide", "too high"])]),
+            "too long; too wide; too high",
+            [("", "too long"), ("", "too wide"), ("", "too high")],
+        ),
+        (
+            ValidationError({"name": ["is taken", "is short"], NON_FIELD_ERRORS: "do not match"}),
+            "name: is taken; name: is short; do not match",
+            [("name", "is taken"), ("name", "is short"), ("", "do not match")],
+        ),
+        (
+            ValidationError({"name": ValidationError([ValidationError("at least %(n)d", params={"n": 2})])}),
+            "name: at least 2",
+            [("name", "at least 2")],
+        ),
+        (ValidationError([]), "bad request", []),
+    ],
+    ids=["one", "lazy, with parameters", "list", "fields", "field of nested errors", "none"],
+)
+def test_messages_of_a_validation_error_are_told_by_field(
+    error: ValidationError, message: str, expected: list[tuple[str, str]]
+) -> None:
+    answered = answer(error)
+
+    assert (answered["code"], answered["message"]) == ("invalid_argument", message)
+    assert violations(answered) == expected
+
+
+def test_model_that_is_invalid_is_told_by_field(caplog: pytest.LogCaptureFixture) -> None:
+    answered = answer(lambda: User(username="a b", email="a").full_clean())
+
+    assert [field for field, _ in violations(answered)] == ["password", "username", "email"]
+    assert "Enter a valid email address." in answered["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (exceptions.ParseError("no JSON"), "invalid_argument", "no JSON"),
+        (exceptions.NotAuthenticated(), "unauthenticated", "Authentication credentials were not provided."),
+        (exceptions.AuthenticationFailed("expired"), "unauthenticated", "expired"),
+        (
+            exceptions.AuthenticationFailed({"detail": "expired", "code": "token"}),
+            "unauthenticated",
+            "expired",
+        ),
+        (exceptions.PermissionDenied("staff only"), "permission_denied", "staff only"),
+        (
+            exceptions.PermissionDenied(["staff only", "at night"]),
+            "permission_denied",
+            "staff only; at night",
+        ),
+        (exceptions.NotFound("no pet"), "not_found", "no pet"),
+        (exceptions.MethodNotAllowed("PUT"), "unimplemented", 'Method "PUT" not allowed.'),
+        (exceptions.NotAcceptable("no XML"), "invalid_argument", "no XML"),
+        (exceptions.UnsupportedMediaType("a/b", "no a/b"), "invalid_argument", "no a/b"),
+        (exceptions.Throttled(detail="slow down"), "resource_exhausted", "slow down"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_exception_of_rest_framework_has_the_code_of_its_status_and_its_detail(
+    error: Exception, code: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert answer(error) == {"code": code, "message": message}
+    assert "connect_sync.server" not in [record.name for record in caplog.records]
+
+
+def api_exception(status: int, detail: Any = SECRET) -> Exception:
+    error: Exception = exceptions.APIException(detail)
+    error.status_code = status  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (501, "unimplemented", "not implemented"),
+        (503, "unavailable", "service unavailable"),
+        (504, "deadline_exceeded", "gateway timeout"),
+    ],
+)
+def test_detail_of_a_fault_of_rest_framework_is_not_told(status: int, code: str, message: str) -> None:
+    assert answer(api_exception(status)) == {"code": code, "message": message}
+
+
+@pytest.mark.parametrize("status", [200, 302, 500, 507])
+def test_exception_of_rest_framework_that_no_code_stands_for_is_internal_and_logged(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = api_exception(status)
+
+    assert answer(error) == {"code": "internal", "message": "internal error"}
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]
+
+
+def test_throttled_client_is_told_when_to_try_again() -> None:
+    (retry_info,) = details(answer(exceptions.Throttled(wait=2.5)))
+
+    assert retry_info.retry_delay.ToMilliseconds() == 3000
+
+
+class Address(serializers.Serializer):  # type: ignore[misc]
+    city = serializers.CharField()
+
+    def validate(self, attrs: Any) -> Any:
+        if attrs["city"] == "nowhere":
+            raise serializers.ValidationError("does not exist")
+        return attrs
+
+
+class Person(serializers.Serializer):  # type: ignore[misc]
+    name = serializers.CharField()
+    home = Address()
+    others = Address(many=True)
+    tags = serializers.ListField(child=serializers.IntegerField(max_value=9))
+
+    def validate(self, attrs: Any) -> Any:
+        raise serializers.ValidationError("is unknown")
+
+
+def validating(data: Any, **options: Any) -> Callable[[], object]:
+    return lambda: Person(data=data, **options).is_valid(raise_exception=True)
+
+
+def test_fields_of_a_serializer_have_paths() -> None:
+    data = {"home": {}, "others": [{"city": "a"}, {}, {"city": "nowhere"}], "tags": [1, 10]}
+    answered = answer(validating(data))
+
+    assert answered["code"] == "invalid_argument"
+    assert answered["message"].startswith("name: This field is required.; home.city: This field is required.")
+    assert violations(answered) == [
+        ("name", "This field is required."),
+        ("home.city", "This field is required."),
+        ("others[1].city", "This field is required."),
+        ("others[2]", "does not exist"),
+        ("tags[1]", "Ensure this value is less than or equal to 9."),
+    ]
+
+
+@pytest.mark.parametrize("key", ["non_field_errors", "errors"])
+def test_error_of_no_field_has_the_path_of_what_is_around_it(key: str) -> None:
+    data = {"name": "a", "home": {"city": "a"}, "others": [], "tags": []}
+    with override_settings(REST_FRAMEWORK={"NON_FIELD_ERRORS_KEY": key}):
+        assert violations(answer(validating(data))) == [("", "is unknown")]
+        assert violations(answer(validating([data], many=True))) == [("[0]", "is unknown")]
+
+
+def test_site_needs_no_rest_framework(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rest_framework.exceptions", None)
+    monkeypatch.delitem(sys.modules, "wsgi_adapters.django_errors")
+
+    errors = importlib.import_module("wsgi_adapters.django_errors").ERRORS
+
+    assert set(ERRORS) - set(errors) == {exceptions.APIException}
+
+
+def test_mapping_of_an_application_is_used_as_given() -> None:
+    errors: ErrorMapping = {**ERRORS, KeyError: Code.ABORTED}
+
+    assert answer(Http404(), errors={})["code"] == "internal"
+    assert [answer(error, errors=errors)["code"] for error in (Http404(), KeyError())] == [
+        "not_found",
+        "aborted",
+    ]
+
+
+def test_application_may_be_served_elsewhere_without_the_mapping() -> None:
+    app = application(unary=raised_by(Http404()))
+    connect_path(app)
+
+    assert ask(app.service, UNARY).code == "internal"
+
+
+@pytest.mark.parametrize("values", [[], ["a"]], ids=["before the first message", "after it"])
+def test_stream_may_fail_by_an_exception_of_django(values: list[str]) -> None:
+    def handle(request: Any, ctx: RequestContext) -> Iterator[Any]:
+        yield from map(text, values)
+        raise Http404
+
+    serve_handlers(expand=handle)
+
+    assert_outcome(post(SERVER_STREAM, envelopes("x"), STREAM), STREAM, values, "not_found")
+
+
+def error_keeper(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
+    """A middleware that puts the class of what failed into a header."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        error: ConnectError = request.environ["connect_sync.error"]  # type: ignore[attr-defined]
+        response.headers["failure"] = f"{error.code.value} {type(error.__cause__).__name__}"
+        return response
+
+    return middleware
+
+
+def test_middleware_learns_what_a_call_has_failed_by() -> None:
+    serve_handlers(unary=raised_by(Http404()))
+
+    with with_middleware(f"{__name__}.error_keeper"):
+        response = post(UNARY, envelopes("a"), WEB)
+
+    assert response.headers["failure"] == "not_found Http404"
+
+
 # Transactions
 
 
@@ -715,6 +1032,7 @@ def test_call_that_succeeds_is_committed(
     [
         pytest.param(writing(ConnectError(Code.ABORTED, "as asked")), id="error"),
         pytest.param(writing(RuntimeError("a bug")), id="exception"),
+        pytest.param(writing(Http404()), id="exception that is mapped"),
         pytest.param(writing(result=b"no message"), id="response of a wrong type"),
     ],
 )

@@ -29,10 +29,13 @@ except ImportError as _error:
 from connect_sync.http import close_iterator
 from connect_sync.method import StreamKind
 from wsgi_adapters.application import ERROR_KEY, ConnectWSGIApplication, propagate_error
+from wsgi_adapters.django_errors import ERRORS
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["ERRORS", "connect_path", "current_request"]
 
 _View: TypeAlias = Callable[..., HttpResponseBase]
 
@@ -54,6 +57,8 @@ def connect_path(
     rolled back if the call is answered with an error. A server-streaming call is none: it goes on when the
     view has returned.
 
+    Unless the application was given ``errors``, its exceptions are mapped by `ERRORS` here.
+
     Args:
         application: The application of one service.
         decorators: Decorators of Django for the view, from the outside in, such as ``never_cache``, or
@@ -64,7 +69,7 @@ def connect_path(
     """
     if not isinstance(application, ConnectWSGIApplication):
         raise TypeError(f"{application!r} is no ConnectWSGIApplication: a service has a pattern of its own")
-    service_view = _ServiceView(application)
+    service_view = _ServiceView(application._with_default_errors(ERRORS))
     view: _View = service_view
     for decorator in reversed(tuple(decorators)):
         view = decorator(view)

@@ -14,7 +14,7 @@ from threading import local
 import django
 from django.conf import settings
 from django.core.signals import request_finished
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import include, path
 from echo.v1.echo_connect import EchoServiceWSGIApplication
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
@@ -82,14 +82,17 @@ class WritingEcho(Echo):
     @staticmethod
     def _write(message: EchoRequest) -> EchoRequest:
         Group.objects.create(name=message.payload.decode())
+        if message.error == "missing":
+            raise Http404("the secret of the handler")
+        if message.error == "invalid":
+            Group().full_clean()
         return message
 
 
 class SiteEcho(WritingEcho):
     def echo(self, request: EchoRequest, ctx: RequestContext) -> EchoResponse:
         """Write the payload, and tell whose call it is."""
-        Group.objects.create(name=request.payload.decode())
-        raise_as_asked(request)
+        raise_as_asked(self._write(request))
         return EchoResponse(payload=str(current_request().user).encode())
 
     def echo_safely(self, request: EchoRequest, ctx: RequestContext) -> EchoResponse:

@@ -11,11 +11,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from echo.v1.echo_connect import EchoServiceClient
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
+from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]
+from grpc_status import rpc_status
 
 from connect_sync import ProtocolType, ResponseMetadata
 from tests.integration.channel import Channel
@@ -154,9 +157,11 @@ def test_message_reaches_handler_before_next_is_sent_and_is_committed_with_the_l
 
 
 @all_dialects
-@pytest.mark.parametrize("error", ["aborted", "bug"])
+@pytest.mark.parametrize(
+    ("error", "code"), [("aborted", "aborted"), ("bug", "internal"), ("missing", "not_found")]
+)
 def test_client_stream_that_fails_is_rolled_back(
-    site: Site, channel: Channel, dialect: Dialect, error: str
+    site: Site, channel: Channel, dialect: Dialect, error: str, code: str
 ) -> None:
     with site.server.connect() as connection:
         open_collect(connection, channel, dialect)
@@ -164,7 +169,7 @@ def test_client_stream_that_fails_is_rolled_back(
         assert channel.next_event() == "got anna"
         connection.send(chunk(dialect.wrap(EchoRequest(payload=b"bert", error=error))), LAST_CHUNK)
         outcome = dialect.read(connection.read_reply().body, {})
-    assert outcome.code == ("internal" if error == "bug" else error)
+    assert outcome.code == code
     assert site.groups() == []
 
 
@@ -183,7 +188,7 @@ def test_client_stream_that_breaks_off_is_rolled_back(site: Site, channel: Chann
 
 @all_protocols
 def test_unary_call_is_committed_or_rolled_back(site: Site, protocol: ProtocolType) -> None:
-    for payload, error in [(b"good", ""), (b"bad", "aborted"), (b"worse", "bug")]:
+    for payload, error in [(b"good", ""), (b"bad", "aborted"), (b"worse", "bug"), (b"gone", "missing")]:
         request = EchoRequest(payload=payload, error=error)
         if protocol is ProtocolType.CONNECT:
             call = post("Echo", PROTO, request.SerializeToString())
@@ -269,15 +274,36 @@ def test_server_stream_is_live_in_grpc(calls: grpc.Channel, channel: Channel) ->
     assert channel.next_event() == "finished"
 
 
-@pytest.mark.parametrize("error", ["", "aborted", "bug"])
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        ("", "OK", ""),
+        ("aborted", "ABORTED", "as asked"),
+        ("bug", "INTERNAL", "internal error"),
+        ("missing", "NOT_FOUND", "not found"),
+        ("invalid", "INVALID_ARGUMENT", "name: This field cannot be blank."),
+    ],
+)
 def test_unary_call_is_committed_or_rolled_back_in_grpc(
-    http2_site: Site, calls: grpc.Channel, error: str
+    http2_site: Site, calls: grpc.Channel, error: str, code: str, message: str
 ) -> None:
-    echo = calls.unary_unary(f"{SERVICE}/Echo", EchoRequest.SerializeToString, EchoResponse.FromString)
-    call = echo.future(EchoRequest(payload=b"anna", error=error))
-    expected = {"": "OK", "aborted": "ABORTED", "bug": "INTERNAL"}[error]
-    assert call.code().name == expected
+    call = start_echo(calls, error)
+    assert (call.code().name, call.details()) == (code, message)
     assert http2_site.groups() == ([] if error else ["anna"])
+
+
+def test_official_classes_read_the_fields_of_a_validation_error(calls: grpc.Channel) -> None:
+    status = rpc_status.from_call(start_echo(calls, "invalid"))
+    bad_request = BadRequest()
+    (detail,) = status.details
+    assert detail.Unpack(bad_request)
+    (violation,) = bad_request.field_violations
+    assert (violation.field, violation.description) == ("name", "This field cannot be blank.")
+
+
+def start_echo(calls: grpc.Channel, error: str) -> Any:
+    echo = calls.unary_unary(f"{SERVICE}/Echo", EchoRequest.SerializeToString, EchoResponse.FromString)
+    return echo.future(EchoRequest(payload=b"anna", error=error))
 
 
 # Pages of other origins

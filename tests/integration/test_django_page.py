@@ -31,6 +31,9 @@ _BLOCKS = read_blocks(README.with_name("docs") / "django.md")
     _LOGIN,
     _NON_ATOMIC,
     _IMPORTER,
+    _GROUPS,
+    _GROUP_ERRORS,
+    _ERRORS,
     _LOGGING,
     _BESIDE,
     _CONNECTIONS,
@@ -94,7 +97,7 @@ def newcomer(folder: Path, tmp_path: Path) -> Newcomer:
 def site(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A site that has all of the page."""
     newcomer = Newcomer(copytree(folder, tmp_path_factory.mktemp("site") / "site"))
-    newcomer.add("server.py", _HANDLERS.text, _IMPORTER.text)
+    newcomer.add("server.py", _HANDLERS.text, _IMPORTER.text, _GROUPS.text)
     newcomer.add("mysite/settings.py", _LOGGING.text, _REST_OF_THE_SETTINGS)
     newcomer.add("mysite/middleware.py", _MIDDLEWARE)
     newcomer.add("mysite/urls.py", _REST_OF_THE_URLS)
@@ -103,6 +106,7 @@ def site(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
     newcomer.add("mysite/logins.py", _URLS.text, _LOGIN.text)
     newcomer.add("mysite/non_atomic.py", _URLS.text, _NON_ATOMIC.text)
     newcomer.add("mysite/imports.py", _URLS.text, _IMPORT)
+    newcomer.add("mysite/groups.py", _URLS.text, _ERRORS.text)
     newcomer.run("python manage.py migrate")
     with newcomer.serving(_SERVE.text):
         yield Site(newcomer)
@@ -122,6 +126,9 @@ def test_every_block_is_followed() -> None:
         ("Login", "mysite/urls.py"),
         ("Transactions", "mysite/urls.py"),
         ("Transactions", "server.py"),
+        ("Errors", "server.py"),
+        ("Errors", "text"),
+        ("Errors", "mysite/urls.py"),
         ("Errors", "mysite/settings.py"),
         ("Beside Django", "mysite/wsgi.py"),
         ("Beside Django", "mysite/wsgi.py"),
@@ -171,6 +178,12 @@ def test_call_may_be_no_transaction(site: Site) -> None:
 
 def test_importer_saves_what_has_come(site: Site) -> None:
     assert stream(site, "GreetGroup", "staff", "guests", urls="mysite.imports") == [{"greeting": "2 saved"}]
+
+
+def test_exceptions_of_django_are_told_as_the_page_shows(site: Site) -> None:
+    answers = [site.call("", name, urls="mysite.groups") for name in ("nobody", "")]
+    assert [answer.status for answer in answers] == [404, 400]
+    assert [answer.data.decode() for answer in answers] == _GROUP_ERRORS.text.splitlines()
 
 
 def test_service_stands_beside_the_site(newcomer: Newcomer) -> None:
