@@ -17,8 +17,15 @@ from connect_sync.client import (
 )
 from connect_sync.code import Code
 from connect_sync.compression import Brotli, Compression, Deflate, Gzip, Snappy, Zstd
-from connect_sync.context import RequestContext
-from connect_sync.errors import ConnectError, ErrorDetail, MalformedError, TooLargeError
+from connect_sync.context import ContextKey, RequestContext
+from connect_sync.errors import (
+    ConnectError,
+    ErrorDetail,
+    ErrorMapping,
+    MalformedError,
+    NotModified,
+    TooLargeError,
+)
 from connect_sync.headers import Headers, HeadersInput
 from connect_sync.http import Body, Request, Response
 from connect_sync.interceptor import (
@@ -32,7 +39,6 @@ from connect_sync.interceptor import (
 )
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
 from connect_sync.protocol_type import ProtocolType
-from connect_sync.server.errors import ErrorMapping
 
 __all__ = [
     "Body",
@@ -45,6 +51,7 @@ __all__ = [
     "Compression",
     "ConnectClient",
     "ConnectError",
+    "ContextKey",
     "Deflate",
     "ErrorDetail",
     "ErrorMapping",
@@ -58,6 +65,7 @@ __all__ = [
     "MalformedError",
     "MetadataInterceptor",
     "Method",
+    "NotModified",
     "ProtocolType",
     "Request",
     "RequestContext",

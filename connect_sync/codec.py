@@ -114,7 +114,8 @@ def check_type(message: object, message_class: type[Message]) -> None:
     full_name = message_class.DESCRIPTOR.full_name
     # The same type may come from another pool of descriptors.
     if not isinstance(message, Message) or message.DESCRIPTOR.full_name != full_name:
-        raise TypeError(f"a {type(message).__name__} stands where a {full_name} belongs")
+        got = "None" if message is None else f"a {type(message).__name__}"
+        raise TypeError(f"expected a {full_name}, got {got}")
 
 
 def checked(encode: Encoder, message_class: type[Message]) -> Encoder:

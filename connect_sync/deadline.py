@@ -48,3 +48,14 @@ class Deadline:
 def deadline_exceeded() -> ConnectError:
     """Return the error of a call whose deadline has passed."""
     return ConnectError(Code.DEADLINE_EXCEEDED, "the deadline of the call has passed")
+
+
+def client_disconnected(deadline: Deadline | None) -> ConnectError:
+    """Return the error of a call whose client disconnected: ``canceled``.
+
+    It is ``deadline_exceeded`` where the ``deadline`` is due: the client leaves when its own clock says so,
+    which may be a moment early here.
+    """
+    if deadline is not None and deadline.is_due():
+        return deadline_exceeded()
+    return ConnectError(Code.CANCELED, "the client disconnected before the call had ended")

@@ -28,6 +28,9 @@ PREFIX_SIZE = _PREFIX.size
 COMPRESSED = 0x01
 """The flag of a payload that is compressed as the headers say. Other flags belong to the protocols."""
 
+_FLAGS = frozenset({0, COMPRESSED, 0x02, 0x03, 0x80, 0x81})
+"""The first bytes that an envelope of any protocol has: those of Connect and gRPC-Web end a stream."""
+
 DEFAULT_COMPRESS_MIN_BYTES = 1024
 """From which size on messages are compressed where nothing is said: what is smaller fits into one packet."""
 
@@ -101,7 +104,7 @@ def read_envelopes(body: Body, max_bytes: int) -> Iterator[tuple[int, bytes]]:
                 raise _cut_off()
         flags, size = _unpack_prefix(chunk, end)
         if size > max_bytes:
-            raise TooLargeError(max_bytes, size)
+            raise TooLargeError(max_bytes, size) if flags in _FLAGS else _not_an_envelope(flags)
         end = start + size
         if end > len(chunk):
             chunk = _complete(body, chunk[start:], size)
@@ -123,6 +126,13 @@ def _complete(body: Body, start: bytes, size: int) -> bytes:
         chunks.append(chunk)
         missing -= len(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _not_an_envelope(first_byte: int) -> MalformedError:
+    return MalformedError(
+        "expected an envelope, which has 5 bytes of flags and length before its message, "
+        f"got {bytes([first_byte])!r}: is this a message without an envelope?"
+    )
 
 
 def _cut_off() -> MalformedError:

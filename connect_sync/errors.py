@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
@@ -162,6 +162,26 @@ class TooLargeError(ConnectError):
         super().__init__(Code.RESOURCE_EXHAUSTED, f"{what} is larger than {option}, {max_bytes} bytes")
 
 
+class NotModified(ConnectError):
+    """The answer to a GET whose result has not changed since the client's copy of it (RFC 9110, section 13).
+
+    A handler raises it if the request's ``if-none-match`` or ``if-modified-since`` says so, after it has set
+    the response's ``etag`` or ``last-modified``. The client gets HTTP 304 with these headers. In answer to
+    anything but a GET of Connect, it is an error of the code ``unknown``.
+    """
+
+    def __init__(self, message: str = "not modified") -> None:
+        """Make the error; ``message`` is for clients that get no 304."""
+        super().__init__(Code.UNKNOWN, message)
+
+
+class ContractError(TypeError):
+    """A handler or an interceptor did not do what it has to, such as returning a response.
+
+    To the client of a service this is ``internal``, whatever the service's ``errors`` map TypeErrors to.
+    """
+
+
 def bidi_unimplemented(full_name: str) -> ConnectError:
     """Return the error of a bidirectional method, which neither side of this library supports."""
     return ConnectError(
@@ -184,3 +204,14 @@ def describe(value: object) -> str:
     if len(shown) > _MAX_SHOWN:
         shown = f"{shown[:_MAX_SHOWN]}…"
     return f"{shown} ({type(value).__name__})"
+
+
+ErrorTarget: TypeAlias = Code | Callable[[Any], ConnectError]
+"""What an exception is reported as: a code, or what makes the error of it."""
+
+ErrorMapping: TypeAlias = Mapping[type[Exception], ErrorTarget]
+"""How an application's exceptions are reported to clients, by class.
+
+A `Code` stands for an error with this code, whose message is the code's name in words. A function takes the
+exception and returns the error; it raises the exception again to leave it unmapped.
+"""

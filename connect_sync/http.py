@@ -8,8 +8,10 @@ message over when it arrives only to a reader that asks for exactly its size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from connect_sync.deadline import Deadline
 from connect_sync.errors import ConnectError, TooLargeError
@@ -17,6 +19,8 @@ from connect_sync.headers import Headers
 
 DEFAULT_READ_MAX_BYTES = 4 << 20
 """How large a received message may be where nothing is said: 4 MiB."""
+
+_ItemT = TypeVar("_ItemT")
 
 Fields: TypeAlias = tuple[tuple[str, str], ...]
 """Names and values of headers that do not change."""
@@ -101,10 +105,72 @@ def close_iterator(iterator: object) -> None:
         close()
 
 
+def close_all(iterators: Iterable[object]) -> None:
+    """Close each of the iterators that can be closed, in order, whatever closing another one raises."""
+    with ExitStack() as stack:
+        for iterator in reversed(tuple(iterators)):
+            stack.callback(close_iterator, iterator)
+
+
+class ClosingIterator(Iterator[_ItemT]):
+    """An iterator that closes what it reads from: once, when that has ended or failed, or by ``close``.
+
+    Not a generator: one that is closed before its first item would do nothing.
+    """
+
+    __slots__ = ("_close_with", "_is_closed", "_next", "_run", "_source")
+
+    def __init__(
+        self,
+        source: Iterable[Any],
+        close_with: Iterable[object] = (),
+        *,
+        transform: Callable[[Any], _ItemT] | None = None,
+        run: Callable[..., Any] | None = None,
+    ) -> None:
+        """Iterate over ``source``.
+
+        Args:
+            source: What to iterate over. It and its iterator are closed, if they can be.
+            close_with: What to close after them. It may grow until then.
+            transform: What to make of each item.
+            run: What calls the source's functions: ``run(function, *arguments)``.
+        """
+        iterator = iter(source)
+        self._source = (iterator,) if iterator is source else (iterator, source)
+        self._close_with = close_with
+        self._run = run
+        step: Iterator[_ItemT] = iterator if transform is None else map(transform, iterator)
+        self._next: Callable[[], _ItemT] = step.__next__ if run is None else partial(run, step.__next__)
+        self._is_closed = False
+
+    def __next__(self) -> _ItemT:
+        """Return the next item."""
+        try:
+            return self._next()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close what the items come from. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        everything = (*self._source, *self._close_with)
+        if self._run is None:
+            close_all(everything)
+        else:
+            self._run(close_all, everything)
+
+
 class Request:
     """An HTTP request: its head, and its body as it arrives or is to be sent."""
 
-    __slots__ = ("accepts_trailers", "body", "headers", "method", "path", "peer", "query")
+    __slots__ = ("accepts_trailers", "body", "error", "headers", "method", "path", "peer", "query")
+
+    error: ConnectError | None
+    """How the call that the request made has failed, which the server says before its response has ended."""
 
     def __init__(
         self,
@@ -135,12 +201,13 @@ class Request:
         self.body: Iterable[bytes] = body
         self.peer: str | None = peer
         self.accepts_trailers: bool = accepts_trailers
+        self.error = None
 
 
 class Response:
     """An HTTP response: its head, and its body as it arrives or is to be sent."""
 
-    __slots__ = ("_headers", "body", "error", "status", "trailers")
+    __slots__ = ("_headers", "body", "status", "trailers")
 
     def __init__(
         self,
@@ -148,7 +215,6 @@ class Response:
         headers: Headers | Fields,
         body: Iterable[bytes] = (),
         trailers: Headers | None = None,
-        error: ConnectError | None = None,
     ) -> None:
         """Make a response.
 
@@ -159,14 +225,11 @@ class Response:
             body: The chunks of the body. A ``tuple`` is a body whose length is known.
             trailers: What follows the body, complete when the body has ended; None for a protocol that
                 has no HTTP trailers.
-            error: What the response says of a call that failed; None for any other, and for one whose end
-                is not known before its body is sent.
         """
         self._headers = headers
         self.status: int = status
         self.body: Iterable[bytes] = body
         self.trailers: Headers | None = trailers
-        self.error: ConnectError | None = error
 
     @property
     def headers(self) -> Headers:

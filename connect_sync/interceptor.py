@@ -1,27 +1,45 @@
 """What wraps a call, on both sides.
 
-An interceptor is an object with any of the methods below; the list that is given to an application or to
-a client runs from the outside in: the first one sees a call first and its result last. `on_start` and
-`on_end` are for what concerns the call and not its messages, and hold for calls of every kind.
+An interceptor is an object with any of the methods below. The list that an application or a client is given
+runs from the outside in: the first interceptor sees a call first and its result last. There are two kinds of
+methods, for two purposes:
+
+- ``on_start`` and ``on_end`` are about the call and not its messages. Every ``on_start`` runs before the
+  request is read (at a server) or sent (at a client), every ``on_end`` once the outcome is known.
+- ``intercept_…`` are about the messages of one kind of call. They run in between, each around the next.
+
+A call that has an ``on_start`` runs in a `contextvars` context of its own. A context variable that an
+interceptor or the handler sets therefore ends with the call, whatever else its thread does.
 """
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, overload
 
 from google.protobuf.message import Message
 
 from connect_sync.context import RequestContext
-from connect_sync.http import close_iterator
-from connect_sync.method import StreamKind
+from connect_sync.errors import ConnectError, ContractError
+from connect_sync.http import ClosingIterator, close_all
+from connect_sync.method import Method, StreamKind
+from connect_sync.signatures import check_function
+
+_logger = logging.getLogger("connect_sync")
 
 _RequestT = TypeVar("_RequestT")
 _ResponseT = TypeVar("_ResponseT")
 
 Call: TypeAlias = Callable[[_RequestT, RequestContext], _ResponseT]
 """The rest of a call, as an interceptor calls it."""
+
+_OnStart: TypeAlias = Callable[[RequestContext], Any]
+_OnEnd: TypeAlias = Callable[[Any, RequestContext, "ConnectError | None"], None]
 
 
 class UnaryInterceptor(Protocol):
@@ -53,20 +71,41 @@ class ServerStreamInterceptor(Protocol):
 
 
 class StartInterceptor(Protocol):
-    """Sees the beginning of every call: to add headers to it, say, or to refuse it."""
+    """Sees the start of every call, to add headers to it for example, or to refuse it."""
 
     def on_start(self, ctx: RequestContext) -> Any:
-        """Begin a call. What is returned is handed to ``on_end``; what is raised ends the call."""
+        """Begin a call.
+
+        At a server this runs before a byte of the request's body is read.
+
+        Returns:
+            The token that ``on_end`` is given.
+
+        Raises:
+            Exception: The call is refused: with this error if it is a `ConnectError`, else with what the
+                application makes of exceptions. Interceptors outside of this one get their ``on_end``.
+        """
         ...
 
 
 class MetadataInterceptor(StartInterceptor, Protocol):
-    """Sees the beginning and the end of every call."""
+    """Sees the start and the end of every call."""
 
-    def on_end(self, token: Any, ctx: RequestContext, error: Exception | None) -> None:
+    def on_end(self, token: Any, ctx: RequestContext, error: ConnectError | None) -> None:
         """End a call whose ``on_start`` returned ``token``.
 
-        ``error`` is what the call raised; None if it succeeded, or if its stream was closed early.
+        This runs exactly once for each ``on_start`` that returned, however the call ends, in the same
+        `contextvars` context, and at a server in the same thread. It may write trailing metadata.
+
+        Args:
+            token: What ``on_start`` returned.
+            ctx: The context of the call.
+            error: None for a success, else the error that the other side is told, with the exception beneath
+                it as its ``__cause__``. A client that disconnected or gave the call up is ``canceled``.
+
+        Raises:
+            Exception: It takes the place of the outcome, also for the interceptors outside of this one; if
+                the outcome can no longer be told, it is logged.
         """
 
 
@@ -79,8 +118,11 @@ Interceptor: TypeAlias = (
 )
 """An object with the methods of any of these."""
 
-_OnStart: TypeAlias = Callable[[RequestContext], Any]
-_OnEnd: TypeAlias = Callable[[Any, RequestContext, "Exception | None"], None]
+ToConnectError: TypeAlias = Callable[[BaseException], ConnectError]
+"""Returns the error that stands for an exception."""
+
+
+# What an interceptor may have
 
 _METHOD_NAMES = {
     StreamKind.UNARY: "intercept_unary",
@@ -88,65 +130,144 @@ _METHOD_NAMES = {
     StreamKind.SERVER_STREAM: "intercept_server_stream",
 }
 
+_ARGUMENTS = {
+    **dict.fromkeys(_METHOD_NAMES.values(), ("call_next", "request", "ctx")),
+    "on_start": ("ctx",),
+    "on_end": ("token", "ctx", "error"),
+}
+
+# Names that other libraries have for the same, which no measure of similarity finds.
+_SYNONYMS = {
+    **dict.fromkeys(("on_begin", "on_call", "on_enter", "on_open", "on_request"), "on_start"),
+    **dict.fromkeys(
+        ("on_close", "on_complete", "on_done", "on_error", "on_exit", "on_finish", "on_response", "on_stop"),
+        "on_end",
+    ),
+}
+_MIN_SIMILARITY = 0.8
+
 
 def check_interceptors(interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
     """Return the interceptors as a tuple.
 
     Raises:
-        TypeError: One of them is a class, has none of the methods, or has ``on_end`` without ``on_start``.
+        TypeError: One of them is a class, has none of the methods, has ``on_end`` without ``on_start``, or
+            has a method that is async, is a generator where a value must be returned, takes other arguments,
+            or has a name that is nearly one of those that are called.
     """
+    if not isinstance(interceptors, Iterable):
+        raise TypeError(f"interceptors must be a list of interceptors, got {interceptors!r}")
     checked = tuple(interceptors)
     for interceptor in checked:
-        if isinstance(interceptor, type):
-            raise TypeError(f"{interceptor!r} is a class: an interceptor is an instance")
-        names = {*_METHOD_NAMES.values(), "on_start"}
-        if not any(hasattr(interceptor, name) for name in names):
-            raise TypeError(f"{interceptor!r} is no interceptor: it has none of {sorted(names)}")
-        if hasattr(interceptor, "on_end") and not hasattr(interceptor, "on_start"):
-            raise TypeError(f"{interceptor!r} has on_end, but no on_start")
+        _check_interceptor(interceptor)
     return checked
 
 
-def intercept(call: Call[Any, Any], kind: StreamKind, interceptors: Iterable[Interceptor]) -> Call[Any, Any]:
-    """Return ``call``, a call of ``kind``, wrapped in ``interceptors``."""
-    for interceptor in reversed(tuple(interceptors)):
-        gives_stream = kind is StreamKind.SERVER_STREAM
-        method = getattr(interceptor, _METHOD_NAMES[kind], None)
-        if method is not None:
-            call = (_around_stream if gives_stream else _around)(method, call)
-        if hasattr(interceptor, "on_start"):
-            on_start = cast(StartInterceptor, interceptor).on_start
-            on_end = getattr(interceptor, "on_end", None) or _ignore_end
-            call = (_observe_stream if gives_stream else _observe)(on_start, on_end, call)
+def _check_interceptor(interceptor: Interceptor) -> None:
+    if isinstance(interceptor, type):
+        raise TypeError(f"interceptors must be instances, got the class {interceptor.__name__}")
+    kind = type(interceptor).__name__
+    _check_names(interceptor, kind)
+    names = [name for name in _ARGUMENTS if hasattr(interceptor, name)]
+    if not names or names == ["on_end"]:
+        if names:
+            raise TypeError(f"{kind} has on_end but no on_start: write both, or on_start alone")
+        raise TypeError(f"{kind} is not an interceptor: it needs one of {', '.join(_ARGUMENTS)}")
+    if "on_end" in names and "on_start" not in names:
+        raise TypeError(f"{kind} has on_end but no on_start: write both, or on_start alone")
+    for name in names:
+        method = check_function(getattr(interceptor, name), f"{kind}.{name}", _ARGUMENTS[name])
+        if name != "intercept_server_stream" and inspect.isgeneratorfunction(method):
+            raise TypeError(f"{kind}.{name} is a generator: return a value instead of yielding")
+
+
+def _check_names(interceptor: Interceptor, kind: str) -> None:
+    """Refuse methods that look as if they were to be called, and would not be."""
+    for name in dir(interceptor):
+        if name.startswith("_") or name in _ARGUMENTS:
+            continue
+        meant = _nearest_name(name)
+        # Looked up without running properties.
+        if meant is not None and callable(inspect.getattr_static(interceptor, name, None)):
+            raise TypeError(
+                f"{kind}.{name} would never be called: name it {meant}, or start its name with an underscore"
+            )
+
+
+def _nearest_name(name: str) -> str | None:
+    """Return the name of an interceptor's method that ``name`` is a variant of; None if it is not."""
+    plain = name.lower().removesuffix("_sync").removesuffix("_async")
+    if plain in _SYNONYMS:
+        return _SYNONYMS[plain]
+    if plain == "intercept_bidi_stream":
+        return "intercept_client_stream and intercept_server_stream (bidirectional methods are refused)"
+    by_plain_name = {known.replace("_", ""): known for known in _ARGUMENTS}
+    if not plain.startswith(("on", "intercept")):
+        return None
+    found = difflib.get_close_matches(plain.replace("_", ""), by_plain_name, 1, _MIN_SIMILARITY)
+    return by_plain_name[found[0]] if found else None
+
+
+# Around the messages
+
+
+def intercept(
+    call: Call[Any, Any],
+    method: Method[Any, Any],
+    interceptors: Iterable[Interceptor],
+    context_class: type[RequestContext],
+) -> Call[Any, Any]:
+    """Return ``call``, a call of ``method``, with the ``intercept_…`` methods of ``interceptors`` around it.
+
+    ``context_class`` is the class of the contexts that this side makes for its calls.
+    """
+    name = _METHOD_NAMES.get(method.kind)
+    wrappers = [
+        (getattr(interceptor, name), f"{type(interceptor).__name__}.{name}")
+        for interceptor in interceptors
+        if name is not None and hasattr(interceptor, name)
+    ]
+    if not wrappers:
+        return call
+    call = _check_call(call, method, context_class)
+    wrap = _wrap_stream if method.kind is StreamKind.SERVER_STREAM else _wrap
+    for wrapper, label in reversed(wrappers):
+        call = wrap(wrapper, label, call)
     return call
 
 
-def _ignore_end(token: Any, ctx: RequestContext, error: Exception | None) -> None:
-    """Stand for the ``on_end`` of an interceptor that has none."""
+def _check_call(
+    call_next: Call[Any, Any], method: Method[Any, Any], context_class: type[RequestContext]
+) -> Call[Any, Any]:
+    """Return the innermost call, with a look at what interceptors hand to it and get from it."""
 
-
-def _around(method: Callable[..., Any], call_next: Call[Any, Any]) -> Call[Any, Any]:
     def call(request: Any, ctx: RequestContext) -> Any:
-        return method(call_next, request, ctx)
-
-    return call
-
-
-def _observe(on_start: _OnStart, on_end: _OnEnd, call_next: Call[Any, Any]) -> Call[Any, Any]:
-    def call(request: Any, ctx: RequestContext) -> Any:
-        token = on_start(ctx)
-        try:
-            response = call_next(request, ctx)
-        except Exception as error:
-            on_end(token, ctx, error)
-            raise
-        on_end(token, ctx, None)
+        if not isinstance(ctx, context_class):
+            raise ContractError(
+                f"call_next(request, ctx) must be given the context of the call, got {ctx!r}: "
+                "pass on the ctx that the interceptor was given"
+            )
+        response = call_next(request, ctx)
+        if response is None:
+            raise ContractError(f"the handler of {method.full_name} returned None: return the response")
         return response
 
     return call
 
 
-def _around_stream(method: Callable[..., Any], call_next: Call[Any, Any]) -> Call[Any, Any]:
+def _wrap(method: Callable[..., Any], label: str, call_next: Call[Any, Any]) -> Call[Any, Any]:
+    def call(request: Any, ctx: RequestContext) -> Any:
+        response = method(call_next, request, ctx)
+        if response is None:
+            raise ContractError(f"{label} returned None: return the response of call_next(request, ctx)")
+        return response
+
+    return call
+
+
+def _wrap_stream(method: Callable[..., Any], label: str, call_next: Call[Any, Any]) -> Call[Any, Any]:
+    check = partial(_check_message, label)
+
     def call(request: Any, ctx: RequestContext) -> Iterator[Any]:
         # An interceptor that ends before what it iterates over would leave that open.
         inner: list[Any] = []
@@ -156,64 +277,118 @@ def _around_stream(method: Callable[..., Any], call_next: Call[Any, Any]) -> Cal
             inner.append(responses)
             return responses
 
-        def close_inner(error: Exception | None) -> None:
-            for responses in inner:
-                close_iterator(responses)
-
         try:
-            return _Stream(method(call_inner, request, ctx), close_inner)
-        except Exception as error:
-            close_inner(error)
+            responses = method(call_inner, request, ctx)
+            if not isinstance(responses, Iterable):
+                raise ContractError(
+                    f"{label} returned {responses!r}: yield the responses, or return an iterator of them"
+                )
+            return ClosingIterator(responses, inner, transform=check)
+        except BaseException:
+            close_all(inner)
             raise
 
     return call
 
 
-def _observe_stream(on_start: _OnStart, on_end: _OnEnd, call_next: Call[Any, Any]) -> Call[Any, Any]:
-    def call(request: Any, ctx: RequestContext) -> Iterator[Any]:
-        end = partial(on_end, on_start(ctx), ctx)
-        try:
-            return _Stream(call_next(request, ctx), end)
-        except Exception as error:
-            end(error)
-            raise
-
-    return call
+def _check_message(label: str, message: Any) -> Any:
+    if message is None:
+        raise ContractError(f"{label} yielded None: yield the responses of call_next(request, ctx)")
+    return message
 
 
-class _Stream(Iterator[Any]):
-    """A stream of responses, and what has to happen, once, when it ends.
+# Around the call
 
-    Not a generator: one that is closed before its first message would do nothing.
-    """
 
-    __slots__ = ("_iterator", "_on_end", "_responses")
+class Hooks:
+    """The ``on_start`` and ``on_end`` of interceptors, from the outside in."""
 
-    def __init__(self, responses: Iterable[Any], on_end: Callable[[Exception | None], None]) -> None:
-        self._responses = responses
-        self._iterator = iter(responses)
-        self._on_end: Callable[[Exception | None], None] | None = on_end
+    __slots__ = ("_pairs",)
 
-    def __next__(self) -> Any:
-        try:
-            return next(self._iterator)
-        except StopIteration:
-            self._end(None)
-            raise
-        except Exception as error:
-            self._end(error)
-            raise
+    def __init__(self, pairs: Iterable[tuple[_OnStart, _OnEnd]]) -> None:
+        """Take each ``on_start`` with its ``on_end``."""
+        self._pairs = tuple(pairs)
 
-    def close(self) -> None:
-        try:
-            close_iterator(self._iterator)
-            close_iterator(self._responses)
-        except Exception as error:
-            self._end(error)
-            raise
-        self._end(None)
+    @classmethod
+    def of(cls, interceptors: Iterable[Interceptor]) -> Hooks | None:
+        """Return the hooks of ``interceptors``; None if there are none, so that calls pay nothing."""
+        pairs = [
+            (interceptor.on_start, getattr(interceptor, "on_end", _ignore_end))
+            for interceptor in interceptors
+            if hasattr(interceptor, "on_start")
+        ]
+        return cls(pairs) if pairs else None
 
-    def _end(self, error: Exception | None) -> None:
-        on_end, self._on_end = self._on_end, None
-        if on_end is not None:
-            on_end(error)
+    def prepare(self, ctx: RequestContext, to_connect_error: ToConnectError) -> CallHooks:
+        """Return the hooks of one call, none of which has run."""
+        return CallHooks(self._pairs, ctx, to_connect_error)
+
+
+def _ignore_end(token: Any, ctx: RequestContext, error: ConnectError | None) -> None:
+    """Stand for the ``on_end`` of an interceptor that has none."""
+
+
+class CallHooks:
+    """The hooks of one call, and the `contextvars` context in which they and the application's code run."""
+
+    __slots__ = ("_context", "_ctx", "_due", "_pairs", "_to_connect_error", "raised")
+
+    raised: BaseException | None
+    """What an ``on_end`` raised that has taken the place of the outcome, if one did."""
+
+    def __init__(
+        self, pairs: Iterable[tuple[_OnStart, _OnEnd]], ctx: RequestContext, to_connect_error: ToConnectError
+    ) -> None:
+        """Run nothing yet. ``to_connect_error`` is what this side makes of exceptions."""
+        self._pairs = pairs
+        self._ctx = ctx
+        self._to_connect_error = to_connect_error
+        self._context = copy_context()
+        self._due: list[tuple[_OnEnd, Any]] = []
+        self.raised = None
+
+    def run(self, function: Callable[..., _ResponseT], /, *arguments: Any) -> _ResponseT:
+        """Return what ``function`` returns for ``arguments`` in the context of the call."""
+        return self._context.run(function, *arguments)
+
+    def start(self) -> None:
+        """Run each ``on_start``, from the outside in. What one raises is raised, and ends the call."""
+        self._context.run(self._start)
+
+    def _start(self) -> None:
+        for on_start, on_end in self._pairs:
+            self._due.append((on_end, on_start(self._ctx)))
+
+    @overload
+    def end(self, error: ConnectError, *, can_tell: bool = True) -> ConnectError: ...
+
+    @overload
+    def end(self, error: None) -> ConnectError | None: ...
+
+    def end(self, error: ConnectError | None, *, can_tell: bool = True) -> ConnectError | None:
+        """Run each ``on_end`` that is due, from the inside out, and return the outcome.
+
+        Args:
+            error: How the call ended: None for a success.
+            can_tell: Whether the other side can still be told otherwise. If not, what an ``on_end`` raises
+                is logged.
+        """
+        return self._context.run(self._end, error, can_tell)
+
+    def _end(self, error: ConnectError | None, can_tell: bool) -> ConnectError | None:
+        while self._due:
+            on_end, token = self._due.pop()
+            try:
+                on_end(token, self._ctx, error)
+            except Exception as raised:
+                if can_tell:
+                    error = self._to_connect_error(raised)
+                    self.raised = raised
+                else:
+                    name = getattr(on_end, "__qualname__", repr(on_end))
+                    _logger.error("%s failed after the outcome of its call was told", name, exc_info=raised)
+            except BaseException as raised:  # it goes on once the others have run
+                error = self._to_connect_error(raised)
+                self.raised = raised
+                can_tell = False
+        return error

@@ -168,6 +168,7 @@ def serve(
     compressions: Iterable[Compression | str] = ("gzip",),
     compress_min_bytes: int = 0,
     errors: ErrorMapping = MappingProxyType({}),
+    **options: Any,
 ) -> Service:
     """Return a service that has one method."""
     implementation = SimpleNamespace(handle=handler or DEFAULT_HANDLERS.get(method.kind))
@@ -179,6 +180,7 @@ def serve(
         compressions=compressions,
         compress_min_bytes=compress_min_bytes,
         errors=errors,
+        **options,
     )
 
 

@@ -10,7 +10,6 @@ from urllib3.util.url import parse_url
 from connect_sync import Code, ConnectClient, ProtocolType
 from connect_sync.client.arguments import (
     check_accept_compression,
-    check_max_bytes,
     check_protocol,
     check_send_compression,
     check_timeout_ms,
@@ -18,6 +17,7 @@ from connect_sync.client.arguments import (
 )
 from connect_sync.client.transport import Urllib3Transport
 from connect_sync.compression import GZIP, Compression, Gzip
+from connect_sync.endpoint import check_max_bytes
 from tests.support import UNARY, error_of, scripted, text, unary_response
 
 

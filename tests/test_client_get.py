@@ -260,7 +260,8 @@ def test_server_that_knows_no_get_of_the_method_answers_so() -> None:
     )
 
     with pytest.raises(
-        ConnectError, match=r"^unknown: /unit\.v1\.UnitService/Unary was answered with HTTP 405"
+        ConnectError,
+        match=r"^unknown: http://unit\.test/unit\.v1\.UnitService/Unary was answered with HTTP 405",
     ):
         client.call_unary(declared_otherwise, text("a"), use_get=True)
 

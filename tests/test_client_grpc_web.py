@@ -216,7 +216,7 @@ def test_request_of_another_type_is_refused_before_it_is_sent() -> None:
     client, transport = scripted()
 
     for method in (UNARY, SERVER_STREAM):
-        with pytest.raises(TypeError, match=r"a str stands where a google\.protobuf\.StringValue belongs"):
+        with pytest.raises(TypeError, match=r"expected a google\.protobuf\.StringValue, got a str"):
             (client.call_unary if method is UNARY else client.call_server_stream)(method, "a")
     assert transport.sent == []
 
@@ -419,16 +419,16 @@ def test_response_of_another_status_has_its_code(method: TextMethod, status: int
     error = fail(method, web_response(message("b"), OK_WEB_END, status=status))
 
     assert error.code is code
-    assert error.message.startswith(f"{method.path} was answered with HTTP {status}")
+    assert error.message.startswith(f"http://unit.test{method.path} was answered with HTTP {status}")
 
 
 @METHODS
-def test_body_of_a_response_of_another_status_is_not_read(method: TextMethod) -> None:
-    body = ScriptedBody(b'{"code":"aborted"}')
+def test_body_of_a_response_of_another_status_is_not_an_error_of_the_protocol(method: TextMethod) -> None:
+    body = ScriptedBody(b'{"code":"aborted","message":"no upstream"}')
     error = fail(method, web_response(headers={"content-type": "application/json"}, status=503, body=body))
 
     assert error.code is Code.UNAVAILABLE
-    assert body.sizes == []
+    assert "no upstream" in error.message
 
 
 @METHODS
@@ -486,7 +486,7 @@ def test_end_may_be_compressed(method: TextMethod, number: int, code: Code | Non
 def test_response_without_its_end_is_an_internal_error(method: TextMethod) -> None:
     error = fail(method, web_response(message("b")))
 
-    assert (error.code, error.message) == (Code.INTERNAL, "the response has no end of its stream")
+    assert (error.code, error.message) == (Code.INTERNAL, "the response is missing its end-of-stream message")
 
 
 @METHODS

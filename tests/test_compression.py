@@ -352,7 +352,7 @@ def test_limit_is_for_all_members_of_gzip() -> None:
     data = gzip.compress(GREETINGS) * 3
 
     assert GZIP.decompress(data, 3 * len(GREETINGS)) == GREETINGS * 3
-    with pytest.raises(ConnectError, match=f"limit of {3 * len(GREETINGS) - 1} bytes") as caught:
+    with pytest.raises(ConnectError, match=f"read_max_bytes, {3 * len(GREETINGS) - 1} bytes") as caught:
         GZIP.decompress(data, 3 * len(GREETINGS) - 1)
     assert caught.value.code is Code.RESOURCE_EXHAUSTED
 

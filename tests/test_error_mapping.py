@@ -15,11 +15,11 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from connect_sync import Code, ConnectError, ErrorMapping, Headers, Method, ProtocolType, RequestContext
-from connect_sync.errors import TooLargeError
+from connect_sync.errors import ContractError, TooLargeError
 from connect_sync.http import Request
 from connect_sync.protocols.grpc import decode_status
 from connect_sync.server import Service
-from connect_sync.server.errors import ErrorMapper, ResponseFault
+from connect_sync.server.errors import ErrorMapper
 from tests.support import (
     CLIENT_STREAM,
     READ,
@@ -223,7 +223,7 @@ def test_what_is_not_an_exception_is_internal_and_the_servers_to_report(
 def test_response_that_cannot_be_sent_is_internal_whatever_is_mapped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    raised = ResponseFault("expected a StringValue, got None")
+    raised = ContractError("expected a StringValue, got None")
 
     assert_internal(to_error({Exception: Code.NOT_FOUND}, raised), raised)
     assert_logged(caplog, raised)
@@ -248,7 +248,6 @@ class AsyncFunction:
 @pytest.mark.parametrize(
     ("errors", "message"),
     [
-        (None, "must be a mapping of exception classes, got None"),
         ([(KeyError, Code.NOT_FOUND)], "must be a mapping of exception classes, got \\["),
         ({KeyError("a"): Code.NOT_FOUND}, "must be classes derived from Exception, got KeyError\\('a'\\)"),
         ({"KeyError": Code.NOT_FOUND}, "must be classes derived from Exception, got 'KeyError'"),

@@ -280,7 +280,7 @@ def test_path_in_an_answer_begins_with_the_service(site: Site, prefix: str) -> N
     site.app.register_blueprint(blueprint)
     response = site.register().client().post(f"{prefix}{PATH}/Nothing")
 
-    assert response.text == f"there is no method at {PATH}/Nothing\n"
+    assert response.text == f"unknown method {PATH}/Nothing\n"
 
 
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/", f"{PATH}//Echo"])

@@ -10,8 +10,7 @@ from typing import Any, NoReturn, Protocol
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from connect_sync import Method, Request, RequestContext, StreamKind
-from connect_sync.headers import Headers
+from connect_sync import Method, RequestContext, StreamKind
 from connect_sync.server.handlers import find_handlers
 from tests.support import BIDI, CLIENT_STREAM, SERVER_STREAM, UNARY, TextMethod, echo, split, text
 
@@ -99,7 +98,7 @@ def collected(handler: Callable[..., Any]) -> Callable[..., Any]:
     ids=["more", "less", "generator"],
 )
 def test_decorated_handler_is_what_its_decorator_makes_of_it(handler: Any) -> None:
-    ctx = RequestContext(UNARY, Request("POST", UNARY.path, Headers()))
+    ctx = RequestContext()
     assert find(handler)(text("a"), ctx) == text("a")
 
 

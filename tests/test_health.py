@@ -14,7 +14,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 from grpc_health.v1 import health_pb2
 
-from connect_sync import Code, ConnectError, Headers, RequestContext
+from connect_sync import Code, ConnectError, Headers, ProtocolType
 from connect_sync.codec import JSON, PROTO
 from connect_sync.health import (
     CHECK,
@@ -26,6 +26,7 @@ from connect_sync.health import (
     ServingStatus,
 )
 from connect_sync.http import IterableBody, Request, close_iterator
+from connect_sync.server.context import ServerContext
 from connect_sync.testing import InMemoryTransport
 from tests.support import CLIENT_PROTOCOLS, decode, encode, run_wsgi
 from wsgi_adapters.health import HealthWSGIApplication, Healthz
@@ -71,7 +72,8 @@ def watch(
 ) -> Iterator[HealthCheckResponse]:
     """Call the handler alone, which is a generator: it can be closed."""
     body: Iterable[bytes] = () if sender is None else sender
-    return health.watch(request, RequestContext(WATCH, Request("POST", WATCH.path, Headers(), body)))
+    http_request = Request("POST", WATCH.path, Headers(), body)
+    return health.watch(request, ServerContext(WATCH, http_request, None, ProtocolType.CONNECT))
 
 
 def next_status(responses: Iterator[HealthCheckResponse]) -> ServingStatus:

@@ -30,10 +30,10 @@ LAYERS: tuple[dict[str, str], ...] = (
     {"public names of wsgi_adapters": "wsgi_adapters"},
     {
         "middleware": "wsgi_adapters.cors wsgi_adapters.health wsgi_adapters.router",
-        "Flask": "wsgi_adapters.flask",
-        "Django": "wsgi_adapters.django",
+        "Flask": "wsgi_adapters.flask wsgi_adapters.flask_errors",
+        "Django": "wsgi_adapters.django wsgi_adapters.django_errors",
     },
-    {"WSGI application": "wsgi_adapters.application"},
+    {"WSGI application": "wsgi_adapters.application", "errors of frameworks": "wsgi_adapters.http_errors"},
     {"WSGI servers": "wsgi_adapters.servers wsgi_adapters.gunicorn wsgi_adapters.body"},
     {"public names of connect_sync": "connect_sync"},
     {"health": "connect_sync.health", "testing": "connect_sync.testing"},
@@ -42,11 +42,13 @@ LAYERS: tuple[dict[str, str], ...] = (
             connect_sync.client connect_sync.client.client connect_sync.client.call connect_sync.client.unary
             connect_sync.client.stream connect_sync.client.options connect_sync.client.metadata
             connect_sync.client.transport connect_sync.client.http1 connect_sync.client.lifetime
+            connect_sync.client.arguments connect_sync.client.failure connect_sync.client.foreign
         """,
         "server": """
             connect_sync.server connect_sync.server.service connect_sync.server.handlers
             connect_sync.server.endpoint connect_sync.server.unary connect_sync.server.stream
             connect_sync.server.text connect_sync.server.plain connect_sync.server.errors
+            connect_sync.server.context
         """,
     },
     {"calls": "connect_sync.endpoint connect_sync.interceptor"},
@@ -60,8 +62,8 @@ LAYERS: tuple[dict[str, str], ...] = (
     {
         "values": """
             connect_sync.context connect_sync.http connect_sync.headers connect_sync.deadline
-            connect_sync.method connect_sync.protocol_type connect_sync.chunked
-            connect_sync.errors connect_sync.code
+            connect_sync.method connect_sync.protocol_type connect_sync.chunked connect_sync.signatures
+            connect_sync.errors connect_sync.code connect_sync.version connect_sync.rpc
         """,
     },
 )
@@ -74,7 +76,16 @@ TABLES = {"http.client.responses"}
 
 # What is installed with the packages, and what extras and newer Pythons add.
 DEPENDENCIES = {"google", "urllib3"}
-OPTIONAL = {"backports", "compression", "django", "flask", "gunicorn", "werkzeug"}
+OPTIONAL = {
+    "backports",
+    "compression",
+    "django",
+    "flask",
+    "gunicorn",
+    "markupsafe",
+    "rest_framework",
+    "werkzeug",
+}
 
 PLACES = {
     module: (depth, group)

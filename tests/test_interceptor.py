@@ -1,12 +1,23 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from connect_sync import Code, ConnectError, RequestContext, ResponseMetadata, ResponseStream, StreamKind
+from connect_sync import (
+    Code,
+    ConnectError,
+    ContextKey,
+    RequestContext,
+    ResponseMetadata,
+    ResponseStream,
+    StreamKind,
+)
 from connect_sync.http import close_iterator
 from connect_sync.interceptor import Interceptor, check_interceptors
 from tests.support import (
@@ -88,6 +99,32 @@ class Recorder:
 # What is an interceptor
 
 
+def has_unary(self: object, call_next: Any, request: Any, ctx: RequestContext) -> Any:
+    return call_next(request, ctx)
+
+
+def has_start(self: object, ctx: RequestContext) -> None:
+    """Do nothing."""
+
+
+def has_end(self: object, token: Any, ctx: RequestContext, error: ConnectError | None) -> None:
+    """Do nothing."""
+
+
+FUNCTIONS = {
+    "intercept_unary": has_unary,
+    "intercept_client_stream": has_unary,
+    "intercept_server_stream": has_unary,
+    "on_start": has_start,
+    "on_end": has_end,
+}
+
+
+def make(names: Iterable[str], **functions: Any) -> Any:
+    """Return an object of the class ``Some`` with the methods of these names, and those given."""
+    return type("Some", (), {**{name: FUNCTIONS[name] for name in names}, **functions})()
+
+
 @pytest.mark.parametrize(
     "methods",
     [
@@ -101,36 +138,144 @@ class Recorder:
     ids=" ".join,
 )
 def test_any_of_the_methods_make_an_interceptor(methods: list[str]) -> None:
-    interceptor = type("Some", (), dict.fromkeys(methods))()
+    interceptor = make(methods)
 
     assert check_interceptors([interceptor]) == (interceptor,)
 
 
 @pytest.mark.parametrize("interceptor", [object(), None, "intercept_unary", lambda request: request])
-def test_what_has_none_of_the_methods_is_refused(interceptor: Any) -> None:
-    with pytest.raises(TypeError, match="is no interceptor"):
+def test_object_without_any_of_the_methods_is_refused(interceptor: Any) -> None:
+    with pytest.raises(TypeError, match="is not an interceptor: it needs one of intercept_unary, "):
         check_interceptors([interceptor])
 
 
 @pytest.mark.parametrize("methods", [["intercept_unary", "on_end"], ["on_end"]], ids=" ".join)
 def test_on_end_needs_an_on_start(methods: list[str]) -> None:
-    interceptor: Any = type("Some", (), dict.fromkeys(methods))()
-
-    with pytest.raises(TypeError, match="on_start"):
-        check_interceptors([interceptor])
+    with pytest.raises(TypeError, match="Some has on_end but no on_start: write both, or on_start alone"):
+        check_interceptors([make(methods)])
 
 
 def test_class_in_place_of_an_instance_is_refused() -> None:
     interceptor: Any = Observer
 
-    with pytest.raises(TypeError, match="is a class: an interceptor is an instance"):
+    with pytest.raises(TypeError, match="interceptors must be instances, got the class Observer"):
         check_interceptors([interceptor])
 
 
+def test_single_interceptor_in_place_of_a_list_is_refused() -> None:
+    interceptors: Any = Observer()
+
+    with pytest.raises(TypeError, match="interceptors must be a list of interceptors, got "):
+        check_interceptors(interceptors)
+
+
+async def coroutine(*arguments: Any) -> None:
+    """Do nothing."""
+
+
+async def async_generator(*arguments: Any) -> Any:
+    yield
+
+
+def generator(*arguments: Any) -> Any:
+    yield
+
+
+every_method = pytest.mark.parametrize("name", FUNCTIONS)
+
+
+@every_method
+@pytest.mark.parametrize("function", [coroutine, async_generator])
+def test_async_method_is_refused(name: str, function: Any) -> None:
+    with pytest.raises(TypeError, match=f"Some.{name} is async: write a plain function, with def"):
+        check_interceptors([make(["on_start"], **{name: function})])
+
+
+@every_method
+def test_generator_is_refused_but_where_a_stream_is_returned(name: str) -> None:
+    interceptor = make(["on_start"], **{name: generator})
+
+    if name == "intercept_server_stream":
+        assert check_interceptors([interceptor]) == (interceptor,)
+    else:
+        with pytest.raises(
+            TypeError, match=f"Some.{name} is a generator: return a value instead of yielding"
+        ):
+            check_interceptors([interceptor])
+
+
+@every_method
+def test_method_of_other_arguments_is_refused(name: str) -> None:
+    expected = {
+        "on_start": "(ctx)",
+        "on_end": "(token, ctx, error)",
+    }.get(name, "(call_next, request, ctx)")
+
+    with pytest.raises(TypeError, match=re.escape(f"Some.{name} must take {expected}: ")):
+        check_interceptors([make(["on_start"], **{name: lambda self: None})])
+
+
+@every_method
+def test_attribute_that_is_not_a_method_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=f"Some.{name} must be a function, got None"):
+        check_interceptors([make(["on_start"], **{name: None})])
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("on_begin", "on_start"),
+        ("on_started", "on_start"),
+        ("onStart", "on_start"),
+        ("on_strat", "on_start"),
+        ("on_finish", "on_end"),
+        ("on_error", "on_end"),
+        ("OnEnd", "on_end"),
+        ("on_ended", "on_end"),
+        ("intercept_unary_sync", "intercept_unary"),
+        ("intercept_unary_async", "intercept_unary"),
+        ("intercept_unary_unary", "intercept_unary"),
+        ("interceptUnary", "intercept_unary"),
+        ("intercept_client_streaming", "intercept_client_stream"),
+        ("intercept_server_stream_sync", "intercept_server_stream"),
+        ("intercept_bidi_stream", "intercept_client_stream and intercept_server_stream"),
+    ],
+)
+def test_name_that_is_nearly_that_of_a_method_is_refused(name: str, meant: str) -> None:
+    expected = f"Some.{name} would never be called: name it {meant}"
+
+    with pytest.raises(TypeError, match=expected):
+        check_interceptors([make(["on_start"], **{name: has_start})])
+
+
+@pytest.mark.parametrize(
+    "name", ["_on_begin", "once", "count", "start", "end", "on_message", "users", "intercepted"]
+)
+def test_other_names_are_left_alone(name: str) -> None:
+    interceptor = make(["on_start"], **{name: has_start})
+
+    assert check_interceptors([interceptor]) == (interceptor,)
+
+
+def test_attribute_of_a_near_name_that_is_not_callable_is_left_alone() -> None:
+    interceptor = make(["on_start"], on_begin="a setting")
+
+    assert check_interceptors([interceptor]) == (interceptor,)
+
+
+def test_properties_are_not_run_by_the_check() -> None:
+    interceptor = make(["on_start"], on_begin=property(lambda self: pytest.fail("run")))
+
+    assert check_interceptors([interceptor]) == (interceptor,)
+
+
 @SIDES
-def test_what_is_no_interceptor_is_refused_when_its_side_is_built(side: str) -> None:
-    with pytest.raises(TypeError, match="is no interceptor"):
-        call(side, UNARY, [object()])
+def test_interceptors_are_checked_when_their_side_is_built(side: str) -> None:
+    service = serve(UNARY)
+    options: dict[str, Any] = {"interceptors": [object()]}
+
+    with pytest.raises(TypeError, match="is not an interceptor"):
+        serve(UNARY, **options) if side == "server" else in_memory(service, **options)
 
 
 # Around the call
@@ -142,7 +287,7 @@ def test_first_interceptor_is_the_outermost(side: str, method: TextMethod) -> No
     log: list[str] = []
     call(side, method, [Recorder("a", log), Recorder("b", log)])
 
-    assert log == ["a starts", "a>", "b starts", "b>", "<b", "b ends", "<a", "a ends"]
+    assert log == ["a starts", "b starts", "a>", "b>", "<b", "<a", "b ends", "a ends"]
 
 
 @SIDES
@@ -154,7 +299,7 @@ def test_interceptor_of_other_kinds_is_passed_by(side: str, method: TextMethod) 
         StreamKind.CLIENT_STREAM: "intercept_client_stream",
         StreamKind.SERVER_STREAM: "intercept_server_stream",
     }[method.kind]
-    others = type("Others", (), dict.fromkeys(kinds - {own}))()
+    others = make([], **dict.fromkeys(kinds - {own}, lambda *arguments: pytest.fail("called")))
 
     assert call(side, method, [others]) == call(side, method, [])
 
@@ -397,16 +542,6 @@ def test_end_of_a_failed_call_is_told_once(side: str, method: TextMethod) -> Non
 
 
 @KINDS
-def test_server_observer_is_told_the_unexpected_exception_itself(method: TextMethod) -> None:
-    observer = Observer()
-    error = KeyError("x")
-    with pytest.raises(ConnectError):
-        call("server", method, [observer], failing(error))
-
-    assert observer.errors == [error]
-
-
-@KINDS
 def test_client_observer_is_told_the_error_that_the_server_made_of_it(method: TextMethod) -> None:
     observer = Observer()
     with pytest.raises(ConnectError):
@@ -449,8 +584,7 @@ def test_end_of_a_stream_that_is_closed_early_is_told_once(
     stream.close()
     stream.close()
 
-    assert len(observer.errors) == observer.starts
-    assert set(observer.errors) <= {None}
+    assert (observer.starts, observer.codes) == (1, [Code.CANCELED])
 
 
 @SIDES
@@ -474,27 +608,6 @@ def test_end_of_an_exhausted_stream_that_is_then_closed_is_told_once(side: str) 
         list(stream)
 
     assert observer.errors == [None]
-
-
-def test_end_of_a_stream_whose_cleanup_fails_when_it_is_closed_early_is_told_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    error = KeyError("in the cleanup")
-
-    def handler(request: Any, ctx: RequestContext) -> Iterator[Any]:
-        try:
-            yield text()
-            yield text()
-        finally:
-            raise error
-
-    observer = Observer()
-    body = iter(post(serve(SERVER_STREAM, handler, interceptors=[observer]), SERVER_STREAM).body)
-    next(body)
-    close_iterator(body)
-
-    assert (observer.starts, observer.errors) == (1, [error])
-    assert [record.getMessage() for record in caplog.records] == [f"{SERVER_STREAM.full_name} failed"]
 
 
 class FailsLater:
@@ -541,28 +654,16 @@ LEAVING = pytest.mark.parametrize(
 
 @SIDES
 @LEAVING
-def test_end_is_told_once_to_what_is_inside_an_interceptor_that_leaves_early(
-    side: str, interceptor: Interceptor
+@pytest.mark.parametrize("place", ["outside", "inside"])
+def test_outcome_is_told_to_what_is_outside_and_inside_an_interceptor_that_leaves_early(
+    side: str, interceptor: Interceptor, place: str
 ) -> None:
     observer = Observer()
-    error = error_of(lambda: list(open_stream(side, [interceptor, observer])))
+    interceptors = [observer, interceptor] if place == "outside" else [interceptor, observer]
+    error = error_of(lambda: list(open_stream(side, interceptors)))
 
     assert (error is None) is isinstance(interceptor, GivesUp)
-    assert (observer.starts, observer.errors) == (1, [None])
-
-
-@SIDES
-@pytest.mark.parametrize(
-    "interceptor", [FailsLater(), FailsAfterOne(), FailsOutright()], ids=lambda value: type(value).__name__
-)
-def test_end_is_told_once_to_what_is_outside_an_interceptor_that_fails(
-    side: str, interceptor: Interceptor
-) -> None:
-    observer = Observer()
-    with pytest.raises(ConnectError, match="by an interceptor"):
-        list(open_stream(side, [observer, interceptor]))
-
-    assert (observer.starts, observer.codes) == (1, [Code.ABORTED])
+    assert (observer.starts, observer.codes) == (1, [None if error is None else Code.ABORTED])
 
 
 @pytest.mark.parametrize("result", [None, 5, text("no iterator")], ids=["none", "number", "message"])
@@ -752,3 +853,207 @@ def test_handler_is_cleaned_up_before_the_end_of_the_stream_leaves() -> None:
     next(body)
 
     assert handler.events == ["begun", "cleaned up"]
+
+
+# What interceptors hand on and give back
+
+
+class Silent:
+    """Returns nothing, as one does that forgets to."""
+
+    def intercept_unary(self, call_next: Any, request: Any, ctx: RequestContext) -> Any:
+        call_next(request, ctx)
+
+    intercept_client_stream = intercept_server_stream = intercept_unary
+
+
+class YieldsNothing:
+    def intercept_server_stream(self, call_next: Any, request: Any, ctx: RequestContext) -> Iterator[Any]:
+        for _ in call_next(request, ctx):
+            yield None
+
+
+class Impostor:
+    """Hands on a context of its own."""
+
+    def _intercept(self, call_next: Any, request: Any, ctx: RequestContext) -> Any:
+        return call_next(request, RequestContext(ctx.method()))
+
+    intercept_unary = intercept_client_stream = intercept_server_stream = _intercept
+
+
+CONTRACT_FAULTS = [
+    (Silent(), "Silent.intercept_{kind} returned None: "),
+    (Impostor(), "pass on the ctx that the interceptor was given"),
+]
+
+
+@KINDS
+@pytest.mark.parametrize(("interceptor", "message"), CONTRACT_FAULTS)
+def test_fault_of_an_interceptor_is_raised_at_a_client(
+    method: TextMethod, interceptor: Any, message: str
+) -> None:
+    observer = Observer()
+    kind = method.kind.name.lower()
+    with pytest.raises(TypeError, match=re.escape(message.format(kind=kind))):
+        call("client", method, [observer, interceptor])
+
+    assert observer.codes == [Code.CANCELED]
+
+
+@KINDS
+@pytest.mark.parametrize(("interceptor", "message"), CONTRACT_FAULTS)
+def test_fault_of_an_interceptor_is_logged_and_internal_at_a_server(
+    method: TextMethod, interceptor: Any, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = serve(method, interceptors=[interceptor], errors={Exception: Code.NOT_FOUND})
+    answer = ask(service, method)
+
+    assert answer.code == "internal"
+    assert message.format(kind=method.kind.name.lower()) in caplog.text
+
+
+@SIDES
+def test_interceptor_that_yields_none_is_at_fault(side: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises((TypeError, ConnectError)) as raised:
+        call(side, SERVER_STREAM, [YieldsNothing()])
+
+    text_of_all = caplog.text + str(raised.value)
+    assert "YieldsNothing.intercept_server_stream yielded None" in text_of_all
+
+
+@KINDS
+def test_handler_and_not_the_interceptor_is_blamed_for_what_the_handler_did_not_return(
+    method: TextMethod, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = ask(serve(method, lambda request, ctx: None, interceptors=[Replacing()]), method)
+
+    assert answer.code == "internal"
+    assert f"the handler of {method.full_name} returned None" in caplog.text
+
+
+# The cost of interceptors
+
+
+class Passing:
+    """Passes everything on, and has hooks."""
+
+    def intercept_unary(self, call_next: Any, request: Any, ctx: RequestContext) -> Any:
+        return call_next(request, ctx)
+
+    intercept_client_stream = intercept_unary
+
+    def intercept_server_stream(self, call_next: Any, request: Any, ctx: RequestContext) -> Iterator[Any]:
+        yield from call_next(request, ctx)
+
+    def on_start(self, ctx: RequestContext) -> None:
+        """Do nothing."""
+
+    def on_end(self, token: None, ctx: RequestContext, error: ConnectError | None) -> None:
+        """Do nothing."""
+
+
+def count_calls(function: Callable[[], object]) -> int:
+    """Return how many functions of Python are called while ``function`` runs."""
+    count = 0
+
+    def profile(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+@SIDES
+@KINDS
+@pytest.mark.parametrize("way", ["to its end", "closed early"])
+def test_cost_is_linear_in_the_number_of_interceptors(side: str, method: TextMethod, way: str) -> None:
+    def cost(count: int) -> int:
+        interceptors = [Passing() for _ in range(count)]
+        service = serve(method, interceptors=interceptors if side == "server" else ())
+        client = in_memory(service, interceptors=interceptors if side == "client" else ())
+
+        def run() -> None:
+            if method.kind is StreamKind.UNARY:
+                client.call_unary(method, text())
+            elif method.kind is StreamKind.CLIENT_STREAM:
+                client.call_client_stream(method, [text()])
+            else:
+                with client.call_server_stream(method, text("a,b,c")) as stream:
+                    next(stream)
+                    if way == "to its end":
+                        list(stream)
+
+        run()
+        return count_calls(run)
+
+    costs = [cost(count) for count in (2, 4, 8, 16)]
+    steps = [
+        (after - before) / size for before, after, size in zip(costs, costs[1:], (2, 4, 8), strict=False)
+    ]
+
+    # The first layers also bring what is there once.
+    assert steps[1] == pytest.approx(steps[2])
+    assert steps[0] <= steps[2] * 1.5
+
+
+# Calls that an interceptor makes several times
+
+
+class Hedging:
+    """Makes the same call in several threads at once."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[str]] = []
+
+    def intercept_unary(self, call_next: Any, request: Any, ctx: RequestContext) -> Any:
+        with ThreadPoolExecutor(4) as pool:
+            responses = list(pool.map(lambda _: call_next(request, ctx), range(4)))
+        self.seen.append(sorted(ctx.request_headers()))
+        return responses[0]
+
+
+def test_client_may_make_a_call_in_several_threads_at_once() -> None:
+    headers = []
+
+    def handler(request: Any, ctx: RequestContext) -> Any:
+        headers.append(sorted(ctx.request_headers().multi_items()))
+        return request
+
+    hedging = Hedging()
+    client = in_memory(serve(UNARY, handler), interceptors=[hedging])
+    client.call_unary(UNARY, text(), headers={"tag": "1", "connect-timeout-ms": "7"})
+
+    assert len(headers) == 4
+    assert all(attempt == headers[0] for attempt in headers)
+    assert hedging.seen == [["tag"]]
+
+
+# What interceptors hand to handlers
+
+NAME: ContextKey[str] = ContextKey("name")
+
+
+@KINDS
+def test_value_of_an_interceptor_reaches_the_handler(method: TextMethod) -> None:
+    class Naming:
+        def on_start(self, ctx: RequestContext) -> None:
+            ctx.set(NAME, "Jane")
+
+    def handler(request: Any, ctx: RequestContext) -> Any:
+        return text(ctx.get(NAME))
+
+    def stream(request: Any, ctx: RequestContext) -> Iterator[Any]:
+        yield text(ctx.get(NAME))
+        yield text(ctx.get(NAME))
+
+    is_stream = method.kind is StreamKind.SERVER_STREAM
+    values = call("server", method, [Naming()], stream if is_stream else handler)
+
+    assert values == (["Jane", "Jane"] if is_stream else ["Jane"])

@@ -178,8 +178,17 @@ def test_unknown_content_type_is_refused(method: TextMethod, content_type: str) 
 def test_refusal_of_a_content_type_says_what_it_has_to_be() -> None:
     answer = send(serve(UNARY), "POST", UNARY.path, "text/html")
 
-    assert answer.body.startswith(
-        b"the content type is 'text/html', and has to be one of application/proto, application/json, "
+    assert answer.body.startswith(b"the content type must be one of application/proto, application/json, ")
+    assert answer.body.endswith(b", got 'text/html'\n")
+
+
+@pytest.mark.parametrize("method", [CLIENT_STREAM, SERVER_STREAM, BIDI])
+def test_bare_json_for_a_stream_is_answered_with_what_a_stream_takes(method: TextMethod) -> None:
+    answer = send(serve(method), "POST", method.path, "application/json")
+
+    assert answer.body.decode().endswith(
+        f"; {method.full_name} is {method.kind.value}, "
+        "which takes messages in envelopes, as application/connect+json\n"
     )
 
 

@@ -277,7 +277,7 @@ def test_handler_that_returns_another_type_is_an_internal_error(
     answer = ask(serve(UNARY, lambda request, ctx: result), UNARY)
 
     assert answer.error == {"code": "internal", "message": "internal error"}
-    assert "stands where a google.protobuf.StringValue belongs" in caplog.text
+    assert "expected a google.protobuf.StringValue, got" in caplog.text
 
 
 def test_handler_that_returns_a_generator_where_one_message_belongs_is_an_internal_error() -> None:

@@ -289,7 +289,7 @@ def test_request_that_is_no_call_has_an_answer_of_http(path: str, variables: Any
 @pytest.mark.parametrize(
     ("path", "status", "text"),
     [
-        ("/nowhere", "404 Not Found", "there is no method at /nowhere\n"),
+        ("/nowhere", "404 Not Found", "unknown method /nowhere\n"),
         (UNARY.path, "405 Method Not Allowed", "HEAD is not allowed here\n"),
         (READ.path, "405 Method Not Allowed", "HEAD is not allowed here\n"),
     ],

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from connect_sync.compression import DEFAULT_COMPRESSIONS, Compression
 from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES
+from connect_sync.errors import ConnectError, ErrorMapping
 from connect_sync.headers import Headers, NameTuple, ValueTuple
 from connect_sync.http import DEFAULT_READ_MAX_BYTES, Request, close_iterator
 from connect_sync.interceptor import Interceptor
 from connect_sync.method import Method
 from connect_sync.server import Service
-from connect_sync.server.errors import ErrorMapping
 from wsgi_adapters.body import RequestBody
 from wsgi_adapters.servers import open_body
 
@@ -29,17 +29,19 @@ _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in H
 _STATUS_LINES[499] = "499 Client Closed Request"
 
 ERROR_KEY = "connect_sync.error"
-"""The key of the environ that has a call's ConnectError, once the application has answered with it.
+"""The key of the environ that has a failed call's ConnectError, before the last of its response is sent.
 
-It is for what stands around the application and has to know that the call failed, which the HTTP status does
-not tell of every protocol. A stream that fails later, behind its first message, leaves nothing here.
+It is for what is around the application and has to know that the call failed, which the HTTP status does not
+tell in every protocol. Its ``__cause__`` is the exception beneath it.
 """
 
+_OUTER_KEY = "connect_sync.outer"
+"""The key of a copied environ that has the one it was copied from."""
 
-def propagate_error(inner: WSGIEnvironment, outer: WSGIEnvironment) -> None:
-    """Let ``outer`` have the error that an application has left in ``inner``, the copy it was called with."""
-    if ERROR_KEY in inner:
-        outer[ERROR_KEY] = inner[ERROR_KEY]
+
+def copy_environ(environ: WSGIEnvironment, **changes: object) -> WSGIEnvironment:
+    """Return a copy of ``environ`` with ``changes``, whose error the original gets too."""
+    return {**environ, **changes, _OUTER_KEY: environ}
 
 
 class ConnectWSGIApplication(Generic[_ServiceT]):
@@ -59,39 +61,48 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         service: _ServiceT,
         *,
         interceptors: Iterable[Interceptor] = (),
+        errors: ErrorMapping | None = None,
         read_max_bytes: int = DEFAULT_READ_MAX_BYTES,
+        send_max_bytes: int | None = None,
         compressions: Iterable[Compression | str] = DEFAULT_COMPRESSIONS,
         compress_min_bytes: int = DEFAULT_COMPRESS_MIN_BYTES,
-        errors: ErrorMapping | None = None,
+        require_connect_protocol_version: bool = False,
     ) -> None:
         """Serve ``service``.
 
         Args:
             service: The object whose methods are the handlers. They may run in several threads at once.
             interceptors: What wraps each call, from the outside in.
-            read_max_bytes: How large a received message may be, decompressed, in bytes.
-            compressions: The compressions to offer, or their names, in order of preference.
-            compress_min_bytes: From which size on messages are compressed, in bytes.
             errors: How exceptions are reported to clients, by class: a Code, or a function that takes the
                 exception and returns a ConnectError. The nearest class in the MRO decides; an unmapped
                 exception is logged and becomes ``internal``. By default nothing is mapped, except inside a
                 Flask or Django site, which has a mapping of its own.
+            read_max_bytes: How large a received message may be, decompressed, in bytes.
+            send_max_bytes: How large a sent message may be before it is compressed, in bytes; None for no
+                limit.
+            compressions: The compressions to offer, or their names, in order of preference.
+            compress_min_bytes: The size in bytes from which messages are compressed.
+            require_connect_protocol_version: Whether to refuse calls of Connect that do not state the version
+                of the protocol (Connect reference, "Unary-Request").
 
         Raises:
             TypeError: ``service`` is a class; it lacks a handler, or has one that is misspelt, is async, does
-                not take a request and a context, or yields a single response; an interceptor is none; ``errors``
-                maps something else than classes derived from Exception, or to something else.
-            ValueError: ``read_max_bytes`` is not positive, or ``compress_min_bytes`` negative; two
+                not take a request and a context, or yields a single response; an interceptor is invalid;
+                ``errors`` has a key that is not a class derived from Exception, or a value that is neither a
+                Code nor a function.
+            ValueError: A number of bytes is out of its range; two
                 compressions share a name; a name is unknown.
         """
         self.service: Service = Service(
             service,
             self.methods,
             interceptors=interceptors,
+            errors=errors,
             read_max_bytes=read_max_bytes,
+            send_max_bytes=send_max_bytes,
             compressions=compressions,
             compress_min_bytes=compress_min_bytes,
-            errors={} if errors is None else errors,
+            require_connect_protocol_version=require_connect_protocol_version,
         )
         """The same service without WSGI: a function from request to response."""
         self._respond = self.service.__call__
@@ -117,8 +128,6 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         if path not in self._paths:
             path = self._find_path(environ, path)
         response = self._respond(_EnvironRequest(environ, path, body))
-        if response.error is not None:
-            environ[ERROR_KEY] = response.error
         headers = response.fields()
         chunks = response.body
         if response.trailers is not None:
@@ -135,7 +144,8 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
         # A server that knows no chunks, be it of requests or of responses, ends the connection behind a
         # response without a length, but to HEAD: what it took for the next request would be part of this one.
-        if body.is_framed:
+        # That of a 304 would be the length of the response that it stands for (RFC 9110, section 8.6).
+        if body.is_framed and response.status != 304:
             headers.append(("content-length", str(size)))
         # HEAD calls no method, and is answered with an error. The length is that of the text which another
         # request would get (RFC 9110, section 9.3.2).
@@ -165,6 +175,19 @@ class _EnvironRequest(Request):
         self.path = path
         self.headers = EnvironHeaders(environ)
         self.body = body
+
+    @property
+    def error(self) -> ConnectError | None:
+        """How the call has failed."""
+        error: ConnectError | None = self._environ.get(ERROR_KEY)
+        return error
+
+    @error.setter
+    def error(self, error: ConnectError | None) -> None:
+        environ: WSGIEnvironment | None = self._environ
+        while environ is not None:
+            environ[ERROR_KEY] = error
+            environ = environ.get(_OUTER_KEY)
 
     @property
     def query(self) -> str:  # type: ignore[override]

@@ -24,7 +24,7 @@ from typing import Protocol
 
 from connect_sync.chunked import read_chunk_size
 from connect_sync.code import Code
-from connect_sync.deadline import Deadline, deadline_exceeded
+from connect_sync.deadline import Deadline, client_disconnected, deadline_exceeded
 from connect_sync.errors import ConnectError, MalformedError
 from connect_sync.http import READ_SIZE, Body
 
@@ -468,16 +468,6 @@ def _linger(descriptor: int) -> None:
 def consumed() -> ConnectError:
     """Return the error of a body of which others have read what the application should."""
     return ConnectError(Code.INTERNAL, "the request body was read before, perhaps by middleware")
-
-
-def client_disconnected(deadline: Deadline | None) -> ConnectError:
-    """Return the error of a body whose client has gone before its end.
-
-    The client goes when its own clock says that the deadline has passed, which may be a moment early here.
-    """
-    if deadline is not None and deadline.is_due():
-        return deadline_exceeded()
-    return ConnectError(Code.CANCELED, "the client disconnected mid-request")
 
 
 def malformed() -> MalformedError:

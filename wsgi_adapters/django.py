@@ -28,7 +28,7 @@ except ImportError as _error:
 
 from connect_sync.http import close_iterator
 from connect_sync.method import StreamKind
-from wsgi_adapters.application import ERROR_KEY, ConnectWSGIApplication, propagate_error
+from wsgi_adapters.application import ERROR_KEY, ConnectWSGIApplication, copy_environ
 from wsgi_adapters.django_errors import ERRORS
 
 if TYPE_CHECKING:
@@ -130,7 +130,6 @@ class _ServiceView:
             if not isinstance(body, tuple):
                 body = _ResponseChunks(body, request)
                 _close_with(request, body)
-            propagate_error(environ, request.environ)
             if ERROR_KEY in environ:
                 # The response is there, and no exception will tell Django.
                 for alias in databases:
@@ -211,11 +210,11 @@ class _StreamResponse(_RepeatedHeaders, StreamingHttpResponse):
 def _environ(request: WSGIRequest, path: str) -> WSGIEnvironment:
     """Return the environ of ``request`` as an application gets it that is mounted where ``path`` begins."""
     prefix = request.path_info.removesuffix(path)
-    environ = {
-        **request.environ,
-        "SCRIPT_NAME": _as_wsgi(request.META["SCRIPT_NAME"] + prefix),
-        "PATH_INFO": _as_wsgi(path),
-    }
+    environ = copy_environ(
+        request.environ,
+        SCRIPT_NAME=_as_wsgi(request.META["SCRIPT_NAME"] + prefix),
+        PATH_INFO=_as_wsgi(path),
+    )
     # Of a body without a length, Django reads nothing, whoever asks.
     if environ.get("CONTENT_LENGTH") and request._read_started:  # type: ignore[attr-defined]
         environ["wsgi.input"] = BytesIO(request.body)

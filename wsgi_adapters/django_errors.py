@@ -17,9 +17,9 @@ from django.core.exceptions import (
 from django.http import Http404
 
 from connect_sync.code import Code
-from connect_sync.errors import ConnectError
+from connect_sync.errors import ConnectError, ErrorMapping
 from connect_sync.rpc import bad_request, retry_info
-from connect_sync.server.errors import ErrorMapping, in_words
+from connect_sync.server.errors import in_words
 from wsgi_adapters.http_errors import from_status
 
 

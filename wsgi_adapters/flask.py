@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from connect_sync.http import close_iterator
 from connect_sync.method import IdempotencyLevel, StreamKind
-from wsgi_adapters.application import ConnectWSGIApplication, propagate_error
+from wsgi_adapters.application import ConnectWSGIApplication, copy_environ
 from wsgi_adapters.servers import open_body
 
 try:
@@ -109,11 +109,11 @@ def _answer(application: ConnectWSGIApplication[Any], prefix_length: int) -> Res
     """Let the service answer the request, whose path has a prefix of that many characters."""
     environ = request.environ
     path = environ["PATH_INFO"]
-    mounted = {
-        **environ,
-        "SCRIPT_NAME": environ.get("SCRIPT_NAME", "") + path[:prefix_length],
-        "PATH_INFO": path[prefix_length:],
-    }
+    mounted = copy_environ(
+        environ,
+        SCRIPT_NAME=environ.get("SCRIPT_NAME", "") + path[:prefix_length],
+        PATH_INFO=path[prefix_length:],
+    )
     # What a hook has read by ``get_data`` or ``get_json`` can be read again from where these have kept it.
     data: bytes | None = getattr(request, "_cached_data", None)
     # Of a body whose end nobody knows, it has read nothing.
@@ -128,7 +128,6 @@ def _answer(application: ConnectWSGIApplication[Any], prefix_length: int) -> Res
         return _write
 
     chunks = environ[_UNSENT] = application(mounted, start_response)
-    propagate_error(mounted, environ)
     ((status, headers),) = heads
     has_length = any(name == "content-length" for name, _ in headers)
     site_class: Any = current_app.response_class

@@ -8,9 +8,8 @@ from datetime import datetime, timezone
 from markupsafe import Markup
 from werkzeug.exceptions import HTTPException, default_exceptions
 
-from connect_sync.errors import ConnectError, ErrorDetail
+from connect_sync.errors import ConnectError, ErrorDetail, ErrorMapping
 from connect_sync.rpc import retry_info
-from connect_sync.server.errors import ErrorMapping
 from wsgi_adapters.http_errors import from_status
 
 

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from urllib3.util.wait import wait_for_read
 
-from connect_sync.deadline import Deadline, deadline_exceeded
+from connect_sync.deadline import Deadline, client_disconnected, deadline_exceeded
 from connect_sync.errors import ConnectError
 from connect_sync.http import READ_SIZE
 from wsgi_adapters.body import (
@@ -23,7 +23,6 @@ from wsgi_adapters.body import (
     SEND_GRACE_MS,
     SMALL_RESPONSE_BYTES,
     RequestBody,
-    client_disconnected,
     consumed,
     is_closed_by_peer,
     malformed,

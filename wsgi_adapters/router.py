@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from connect_sync.method import Method
-from wsgi_adapters.application import ConnectWSGIApplication, propagate_error
+from wsgi_adapters.application import ConnectWSGIApplication, copy_environ
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -75,10 +75,8 @@ class Router:
                     return application(environ, start_response)
                 # In a copy: the server's access log has the whole path from the environ that is its own.
                 script_name = environ.get("SCRIPT_NAME", "") + prefix
-                inner = {**environ, "SCRIPT_NAME": script_name, "PATH_INFO": below}
-                chunks = application(inner, start_response)
-                propagate_error(inner, environ)
-                return chunks
+                inner = copy_environ(environ, SCRIPT_NAME=script_name, PATH_INFO=below)
+                return application(inner, start_response)
         return self._otherwise(environ, start_response)
 
 

@@ -104,20 +104,6 @@ def check_timeout_ms(timeout_ms: object) -> None:
         raise ValueError(f"timeout_ms must be a number up to {MAX_TIMEOUT_MS}, got {timeout_ms}")
 
 
-def check_max_bytes(option: str, max_bytes: object) -> int:
-    """Return a limit on the size of messages, in bytes. ``option`` is its name.
-
-    Raises:
-        TypeError: ``max_bytes`` is not an ``int``.
-        ValueError: It is not positive.
-    """
-    if not isinstance(max_bytes, int) or isinstance(max_bytes, bool):
-        raise TypeError(f"{option} must be a number of bytes, got {describe(max_bytes)}")
-    if max_bytes <= 0:
-        raise ValueError(f"{option} must be a positive number of bytes, got {max_bytes}")
-    return max_bytes
-
-
 def check_send_compression(compression: object) -> None:
     """Check the type of what requests are compressed with.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar, Token
 
-from connect_sync.context import RequestContext
+from connect_sync.client.call import ClientContext
 from connect_sync.headers import Headers
 
 
@@ -25,7 +25,7 @@ class ResponseMetadata:
 
     def __init__(self) -> None:
         """Collect nothing yet."""
-        self._ctx: RequestContext | None = None
+        self._ctx: ClientContext | None = None
         self._token: Token[ResponseMetadata | None] | None = None
 
     def headers(self) -> Headers:
@@ -35,6 +35,10 @@ class ResponseMetadata:
     def trailers(self) -> Headers:
         """Return the response's trailing metadata; empty before a call has ended."""
         return Headers() if self._ctx is None else self._ctx.response_trailers()
+
+    def http_status(self) -> int | None:
+        """Return the HTTP status of the response; None before a call has ended, or if it got no response."""
+        return None if self._ctx is None else self._ctx.http_status
 
     def __enter__(self) -> ResponseMetadata:
         """Begin to collect."""
@@ -51,7 +55,7 @@ class ResponseMetadata:
 _current: ContextVar[ResponseMetadata | None] = ContextVar("response_metadata", default=None)
 
 
-def collect(ctx: RequestContext) -> None:
+def collect(ctx: ClientContext) -> None:
     """Hand the metadata of a call to the block that it runs in, if there is one."""
     metadata = _current.get()
     if metadata is not None:

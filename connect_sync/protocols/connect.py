@@ -30,7 +30,6 @@ from connect_sync.protocol_type import ProtocolType
 from connect_sync.protocols.protocol import (
     EndEnvelopeProtocol,
     WireProtocol,
-    http_error,
     media_type,
     remove_reserved,
 )
@@ -140,14 +139,14 @@ def encode_error(error: ConnectError) -> bytes:
     return _dump(_error_to_json(error))
 
 
-def decode_error(status: int, body: bytes, path: str) -> ConnectError:
-    """Read the JSON body of an error response.
+def decode_error(status: int, body: bytes) -> ConnectError | None:
+    """Read the JSON body of an error response; return None if it is not an error of the protocol.
 
-    If it is not a valid error, the code is inferred from the status ("HTTP to error code").
+    Where the code is unknown, it is inferred from the status ("HTTP to error code").
     """
     error = _load(body)
-    if not isinstance(error, dict):
-        return http_error(status, path)
+    if not isinstance(error, dict) or not isinstance(error.get("code"), str):
+        return None
     return _error_from_json(error, Code.from_http_status(status))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
-from http.client import responses
 from typing import NamedTuple
 
 from connect_sync.code import Code
@@ -202,11 +201,3 @@ class EndEnvelopeProtocol(EnvelopedProtocol):
 def media_type(content_type: str) -> str:
     """Return a content type in lower case and without its parameters."""
     return content_type.partition(";")[0].strip().lower()
-
-
-def http_error(status: int, path: str) -> ConnectError:
-    """Return the error for a response to ``path`` that has another status than 200 and holds no error."""
-    reason = responses.get(status, "")
-    return ConnectError(
-        Code.from_http_status(status), f"{path} was answered with HTTP {status} {reason}".rstrip()
-    )

@@ -2,43 +2,143 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
-from connect_sync.compression import Compressions
-from connect_sync.errors import ConnectError
+from connect_sync.context import RequestContext
+from connect_sync.deadline import Deadline, client_disconnected
+from connect_sync.endpoint import Endpoint, MessageOptions, Wrappers
+from connect_sync.errors import ConnectError, ContractError
 from connect_sync.headers import Headers
-from connect_sync.http import Fields
-from connect_sync.interceptor import Call
-from connect_sync.method import Method
+from connect_sync.http import Fields, Request
+from connect_sync.interceptor import Call, CallHooks
+from connect_sync.method import Method, StreamKind
 from connect_sync.protocols.protocol import remove_reserved
+from connect_sync.server.context import ServerContext
 from connect_sync.server.errors import ErrorMapper
 
 
-@dataclass(frozen=True, eq=False)
-class Endpoint:
-    """What is decided of a method when its application is built."""
+class ServerEndpoint(Endpoint):
+    """A method that is served, and what its calls make of exceptions."""
 
-    method: Method[Any, Any]
-    """The method."""
-    call: Call[Any, Any]
-    """The handler, with the interceptors around it; for a bidirectional method, its refusal."""
-    read_max_bytes: int
-    """How large a received message may be, decompressed, in bytes."""
-    compressions: Compressions
-    """The compressions that are offered."""
-    compress_min_bytes: int
-    """From which size on a message is compressed, in bytes."""
-    errors: ErrorMapper
-    """What the application's exceptions are mapped to."""
+    __slots__ = ("_errors", "requires_version")
 
-    def to_connect_error(self, error: BaseException) -> ConnectError:
-        """Return what the client may know of ``error``; what it may not know is logged."""
-        return self.errors.to_connect_error(error, self.method)
+    def __init__(
+        self,
+        method: Method[Any, Any],
+        handler: Call[Any, Any],
+        wrappers: Wrappers,
+        options: MessageOptions,
+        errors: ErrorMapper,
+        *,
+        requires_version: bool,
+    ) -> None:
+        """Serve ``method`` by ``handler``; for a bidirectional method, this is its refusal."""
+        if method.kind is StreamKind.SERVER_STREAM:
+            handler = _check_stream(handler, method)
+        super().__init__(method, handler, wrappers, options)
+        self._errors = errors
+        self.requires_version: bool = requires_version
+
+    def to_connect_error(self, raised: BaseException) -> ConnectError:
+        """Return what the client may know of an exception; what it may not know is logged."""
+        return self._errors.to_connect_error(raised, self.method)
+
+    def refuse(self, request: Request, ctx: ServerContext, problem: ConnectError) -> ConnectError:
+        """End a call whose request has the ``problem``, and return the error to tell the client.
+
+        Interceptors see that call, and may refuse it first.
+
+        Raises:
+            BaseException: What a hook raised, if it is not an Exception.
+        """
+        hooks = None
+        try:
+            if self.hooks is not None:
+                hooks = self.hooks.prepare(ctx, self.to_connect_error)
+                hooks.start()
+            raise problem
+        except BaseException as raised:
+            return self.fail(request, hooks, raised)
+
+    def fail(self, request: Request, hooks: CallHooks | None, raised: BaseException) -> ConnectError:
+        """End a call that ``raised`` has ended, and return the error to tell the client.
+
+        Raises:
+            BaseException: ``raised``, or what an ``on_end`` raised, if it is not an Exception: it goes on
+                to the server, which closes the connection or ends the process.
+        """
+        is_exception = isinstance(raised, Exception)
+        if hooks is not None and raised is hooks.raised and not is_exception:
+            raise raised  # by `tell`: the call has ended
+        error = self.to_connect_error(raised)
+        if hooks is not None:
+            error = hooks.end(error, can_tell=is_exception)
+        if not is_exception:
+            request.error = error
+            raise raised
+        return self.tell(request, hooks, error)
+
+    def abandon(
+        self, request: Request, hooks: CallHooks | None, raised: BaseException, deadline: Deadline | None
+    ) -> None:
+        """End a call whose client disconnected before its response had ended.
+
+        ``raised`` is the GeneratorExit by which the server closed the response, or what the handler's cleanup
+        raised in its place.
+
+        Raises:
+            BaseException: ``raised``, or what an ``on_end`` raised, if it is not an Exception.
+        """
+        if isinstance(raised, Exception):
+            self.to_connect_error(raised)  # it is logged
+        error = client_disconnected(deadline)
+        error.__cause__ = raised
+        if hooks is not None:
+            error = hooks.end(error, can_tell=False)
+        self.tell(request, hooks, error)
+        if not isinstance(raised, Exception):
+            raise raised
+
+    def tell(self, request: Request, hooks: CallHooks | None, error: ConnectError) -> ConnectError:
+        """Return ``error``, the outcome of a call, once the request has it, for what is around the service.
+
+        Raises:
+            BaseException: What an ``on_end`` raised, if it is not an Exception.
+        """
+        request.error = error
+        if hooks is not None and hooks.raised is not None and not isinstance(hooks.raised, Exception):
+            raise hooks.raised
+        return error
+
+    def refuse_response(self, error: Exception) -> NoReturn:
+        """Raise what stands for ``error``, by which a response could not be checked or encoded.
+
+        Raises:
+            ConnectError: ``error``, if it is one: the response is too large.
+            ContractError: In place of any other: the service is at fault.
+        """
+        if isinstance(error, ConnectError):
+            raise error
+        raise ContractError(f"the response of {self.method.full_name} is invalid: {error}") from error
+
+
+def _check_stream(handler: Call[Any, Any], method: Method[Any, Any]) -> Call[Any, Any]:
+    def call(request: Any, ctx: RequestContext) -> Any:
+        responses = handler(request, ctx)
+        if not isinstance(responses, Iterable):
+            got = "None" if responses is None else f"a {type(responses).__name__}"
+            raise ContractError(
+                f"the handler of {method.full_name} returned {got}: "
+                "a server-streaming handler must yield its responses, or return an iterable of them"
+            )
+        return responses
+
+    return call
 
 
 def response_headers(leading: Headers | None, fields: Fields) -> Headers | Fields:
-    """Return the headers of a response: what leading metadata the handler wrote, and ``fields``."""
+    """Return the headers of a response: the leading metadata that the handler wrote, and ``fields``."""
     if leading is None:
         return fields
     headers = leading.copy()

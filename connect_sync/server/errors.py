@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 from connect_sync.code import Code
-from connect_sync.errors import ConnectError
+from connect_sync.errors import ConnectError, ContractError, ErrorMapping, ErrorTarget
 from connect_sync.method import Method
 
 _logger = logging.getLogger("connect_sync.server")
-
-_Target: TypeAlias = Code | Callable[[Any], ConnectError]
-
-ErrorMapping: TypeAlias = Mapping[type[Exception], _Target]
-"""How an application's exceptions are reported to clients, by class.
-
-A `Code` stands for an error with this code, whose message is the code's name in words. A function takes the
-exception and returns the error; it raises the exception again to leave it unmapped.
-"""
-
-
-class ResponseFault(Exception):
-    """What a handler returned cannot be sent: a fault of the service, whatever its errors are mapped to."""
 
 
 class ErrorMapper:
@@ -53,7 +40,7 @@ class ErrorMapper:
         the mapping raised instead.
 
         An Exception is mapped by the first class in its MRO that is in the mapping. An unmapped one is logged
-        and becomes ``internal``, and so does a `ResponseFault`, or an Exception whose function fails. What is
+        and becomes ``internal``, and so does a `ContractError`, or an Exception whose function fails. What is
         not an Exception becomes ``internal`` without being logged: it also propagates to the server.
         """
         if isinstance(error, ConnectError):
@@ -76,9 +63,9 @@ class ErrorMapper:
         _logger.error("%s failed", method.full_name, exc_info=cause)
         return _caused(_internal_error(), cause)
 
-    def _find_target(self, error: Exception) -> _Target | None:
+    def _find_target(self, error: Exception) -> ErrorTarget | None:
         targets = self._targets
-        if not targets or isinstance(error, ResponseFault):
+        if not targets or isinstance(error, ContractError):
             return None
         return next((targets[key] for key in type(error).__mro__ if key in targets), None)
 
@@ -89,7 +76,7 @@ def in_words(code: Code) -> str:
     return name.replace("_", " ")
 
 
-def _apply(target: _Target, error: Exception) -> ConnectError:
+def _apply(target: ErrorTarget, error: Exception) -> ConnectError:
     if isinstance(target, Code):
         return ConnectError(target, in_words(target))
     try:

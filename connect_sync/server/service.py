@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import logging
 import re
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
 from typing import Any, NoReturn, TypeAlias
 
+from connect_sync.code import Code
 from connect_sync.codec import JSON, PROTO
-from connect_sync.compression import Compression, Compressions
+from connect_sync.compression import Compression
 from connect_sync.context import RequestContext
-from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES, check_compress_min_bytes
-from connect_sync.errors import bidi_unimplemented
+from connect_sync.endpoint import MessageOptions, Wrappers
+from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES
+from connect_sync.errors import ConnectError, ErrorMapping, bidi_unimplemented
 from connect_sync.http import DEFAULT_READ_MAX_BYTES, Body, Request, Response, as_body
-from connect_sync.interceptor import Call, Interceptor, check_interceptors, intercept
+from connect_sync.interceptor import Interceptor
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
 from connect_sync.protocols.connect import STREAM
 from connect_sync.protocols.grpc import GRPC
 from connect_sync.protocols.grpc_web import GRPC_WEB, GRPC_WEB_TEXT
 from connect_sync.protocols.protocol import EnvelopedProtocol, media_type
-from connect_sync.server.endpoint import Endpoint
-from connect_sync.server.errors import ErrorMapper, ErrorMapping
+from connect_sync.server.context import ServerContext
+from connect_sync.server.endpoint import ServerEndpoint
+from connect_sync.server.errors import ErrorMapper
 from connect_sync.server.handlers import find_handlers
 from connect_sync.server.plain import plain_response
 from connect_sync.server.stream import StreamHandler
@@ -52,10 +54,12 @@ class Service:
         methods: Mapping[str, Method[Any, Any]],
         *,
         interceptors: Iterable[Interceptor] = (),
+        errors: ErrorMapping | None = None,
         read_max_bytes: int = DEFAULT_READ_MAX_BYTES,
+        send_max_bytes: int | None = None,
         compressions: Iterable[Compression | str],
         compress_min_bytes: int = DEFAULT_COMPRESS_MIN_BYTES,
-        errors: ErrorMapping = MappingProxyType({}),
+        require_connect_protocol_version: bool = False,
     ) -> None:
         """Serve ``implementation``.
 
@@ -64,63 +68,67 @@ class Service:
             methods: The methods of the service, by the names of their handlers. Bidirectional ones have
                 none: they are answered with ``unimplemented``.
             interceptors: What wraps each call, from the outside in.
+            errors: What exceptions become: a `Code`, or a function that makes the `ConnectError`, by the
+                class of the exception. Others become ``internal``, and are logged.
             read_max_bytes: How large a received message may be, decompressed, in bytes.
+            send_max_bytes: How large a sent message may be before it is compressed, in bytes; None for no
+                limit.
             compressions: The compressions to offer, or their names, in order of preference.
-            compress_min_bytes: From which size on messages are compressed, in bytes.
-            errors: How exceptions are reported to clients, by class: a Code, or a function that takes the
-                exception and returns a ConnectError. The nearest class in the MRO decides; an unmapped
-                exception is logged and becomes ``internal``.
+            compress_min_bytes: The size in bytes from which messages are compressed.
+            require_connect_protocol_version: Refuse calls of Connect that do not tell the protocol's version.
 
         Raises:
-            TypeError: ``implementation`` is a class; a handler is missing, is a coroutine, or does not take a
-                request and a context; an interceptor is none; ``errors`` has a key that is not a class
-                derived from Exception, or a value that is neither a Code nor a plain function.
-            ValueError: ``read_max_bytes`` is not positive, or ``compress_min_bytes`` negative; two
-                compressions share a name; a name is unknown.
+            TypeError: ``implementation`` is a class, or lacks a handler, or has one that cannot be called
+                like one; an interceptor is not one; ``errors`` maps something else.
+            ValueError: A number is out of its range; two compressions share a name; a name is unknown.
         """
-        if read_max_bytes <= 0:
-            raise ValueError(f"read_max_bytes is {read_max_bytes}: it takes a positive number of bytes")
-        least = check_compress_min_bytes(compress_min_bytes)
-        wrappers = check_interceptors(interceptors)
-        offered = Compressions(compressions)
-        mapper = ErrorMapper(errors)
-        handlers = find_handlers(implementation, methods)
-        self._routes = {}
-        for name, method in methods.items():
-            if method.kind is StreamKind.BIDI_STREAM:
-                call: Call[Any, Any] = partial(_refuse_bidi, method)
-            else:
-                call = intercept(handlers[name], method.kind, wrappers)
-            endpoint = Endpoint(method, call, read_max_bytes, offered, least, mapper)
-            self._routes[method.path] = _Route(endpoint)
+        self._handlers = find_handlers(implementation, methods)
+        self._methods = methods
+        self._wrappers = Wrappers(interceptors, ServerContext)
+        self._options = MessageOptions(
+            read_max_bytes=read_max_bytes,
+            send_max_bytes=send_max_bytes,
+            compressions=compressions,
+            compress_min_bytes=compress_min_bytes,
+        )
+        self._requires_version = require_connect_protocol_version
+        self._routes = self._make_routes(ErrorMapper(errors or {}))
 
     def with_errors(self, errors: ErrorMapping) -> Service:
-        """Return the same service with ``errors`` in place of its mapping.
-
-        Raises:
-            TypeError: A key or a value of ``errors`` is refused, as when a service is made.
-        """
-        mapper = ErrorMapper(errors)
+        """Return the same service with another mapping of exceptions. Raises TypeError for a wrong one."""
         service = copy(self)
-        service._routes = {
-            path: _Route(replace(route.endpoint, errors=mapper)) for path, route in self._routes.items()
-        }
+        service._routes = service._make_routes(ErrorMapper(errors))
         return service
 
+    def _make_routes(self, errors: ErrorMapper) -> dict[str, _Route]:
+        routes = {}
+        for name, method in self._methods.items():
+            handler = self._handlers.get(name) or partial(_refuse_bidi, method)
+            endpoint = ServerEndpoint(
+                method,
+                handler,
+                self._wrappers,
+                self._options,
+                errors,
+                requires_version=self._requires_version,
+            )
+            routes[method.path] = _Route(endpoint)
+        return routes
+
     def __call__(self, request: Request) -> Response:
-        """Answer a request. What goes wrong is a response too: no exception leaves."""
+        """Answer a request.
+
+        What goes wrong is a response, too; only exceptions that are not an Exception leave, such as
+        KeyboardInterrupt.
+        """
         route = self._routes.get(request.path)
         if route is None:
-            return plain_response(404, f"there is no method at {request.path}")
+            return _answer_unknown(request)
         body = request.body = as_body(request.body)
         if request.method == "POST":
             content_type = request.headers.get("content-type", "")
             handle = route.post.get(content_type) or route.find(content_type)
-            if handle is None:
-                accepted = route.accept_post
-                text = f"the content type is {content_type!r}, and has to be one of {accepted}"
-                return plain_response(415, text, {"accept-post": accepted})
-            return handle(request, body)
+            return route.refuse_content_type(content_type) if handle is None else handle(request, body)
         if request.method == "GET" and route.get is not None:
             return route.get(request, body)
         return plain_response(405, f"{request.method} is not allowed here", {"allow": route.allow})
@@ -129,8 +137,7 @@ class Service:
 class _Route:
     """A method by the forms in which it can be called."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
+    def __init__(self, endpoint: ServerEndpoint) -> None:
         method = endpoint.method
         self.get: Handle | None = None
         self.post: dict[str, Handle] = {}
@@ -145,11 +152,12 @@ class _Route:
         self._add(endpoint, GRPC_WEB_TEXT, lambda post: TextHandler(post).post)
         self._add(endpoint, GRPC, _require_trailers)
         self.allow = "POST" if self.get is None else "GET, POST"
-        self.accept_post = ", ".join(self.post)
+        self._accept_post = ", ".join(self.post)
+        self._method = method
 
     def _add(
         self,
-        endpoint: Endpoint,
+        endpoint: ServerEndpoint,
         protocol: EnvelopedProtocol,
         wrap: Callable[[Handle], Handle] | None = None,
     ) -> None:
@@ -168,9 +176,42 @@ class _Route:
                 return None
         return self.post.get(media_type(content_type))
 
+    def refuse_content_type(self, content_type: str) -> Response:
+        """Answer a POST whose content type is not served."""
+        text = f"the content type must be one of {self._accept_post}, got {content_type!r}"
+        codec = media_type(content_type).removeprefix("application/")
+        stream_type = f"application/connect+{codec}"
+        if stream_type in self.post:
+            text += (
+                f"; {self._method.full_name} is {self._method.kind.value}, "
+                f"which takes messages in envelopes, as {stream_type}"
+            )
+        return plain_response(415, text, {"accept-post": self._accept_post})
+
 
 # RFC 9110, section 5.6.6: a quoted value may hold semicolons.
 _find_parameters = re.compile(r';\s*([^\s;="]+)\s*=\s*("(?:\\.|[^"\\])*"|[^\s;]*)').findall
+
+
+def _answer_unknown(request: Request) -> Response:
+    """Answer a request to a path that has no method, in the protocol in which it was made."""
+    text = f"unknown method {request.path}"
+    content_type = media_type(request.headers.get("content-type", ""))
+    protocol = next(
+        (known for known in (GRPC_WEB_TEXT, GRPC_WEB, GRPC) if content_type.startswith(known.content_type)),
+        None,
+    )
+    if (
+        protocol is None
+        or request.method != "POST"
+        or (protocol.has_trailers and not request.accepts_trailers)
+    ):
+        return plain_response(404, text)
+    # gRPC over HTTP2, "Responses": every outcome of a call is HTTP 200 with a status.
+    request.error = ConnectError(Code.UNIMPLEMENTED, text)
+    end = protocol.end_response(request.error, None)
+    data = b64encode(end.data) if protocol is GRPC_WEB_TEXT else end.data
+    return Response(200, (("content-type", content_type),), (data,), end.trailers)
 
 
 def _require_trailers(post: Handle) -> Handle:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from connect_sync.deadline import Deadline
 from connect_sync.errors import MalformedError
-from connect_sync.http import READ_SIZE, Body, Request, Response, close_iterator
+from connect_sync.http import READ_SIZE, Body, ClosingIterator, Request, Response
 
 _QUANTUM = 4
 """Characters that belong together: three bytes, fewer with padding."""
@@ -31,7 +31,7 @@ class TextHandler:
         if isinstance(response.body, tuple):
             response.body = tuple(map(b64encode, response.body))
         else:
-            response.body = _TextChunks(response.body)
+            response.body = ClosingIterator(response.body, transform=b64encode)
         return response
 
 
@@ -94,19 +94,3 @@ def _decode(text: bytes) -> Iterator[bytes]:
         except Base64Error as error:
             raise MalformedError("the body is not base64") from error
         start = end
-
-
-class _TextChunks(Iterator[bytes]):
-    """The chunks of a response as base64."""
-
-    __slots__ = ("_chunks", "_iterator")
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = chunks
-        self._iterator = iter(chunks)
-
-    def __next__(self) -> bytes:
-        return b64encode(next(self._iterator))
-
-    def close(self) -> None:
-        close_iterator(self._chunks)

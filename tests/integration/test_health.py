@@ -86,7 +86,7 @@ def test_official_client_watches(owner: Owner, stub: Any, channel: Channel) -> N
         owner.set(NAME, status)
         assert next(responses).status == status.value
     responses.cancel()
-    assert channel.next_event() == "ended"
+    assert channel.next_event() == "canceled"
 
 
 # The client of connect-sync
@@ -114,7 +114,7 @@ def test_watch_ends_when_its_client_leaves(owner: Owner, channel: Channel, proto
     with HealthClient(owner.server.url, protocol=protocol) as client:
         with client.watch(HealthCheckRequest(), headers=channel.headers) as responses:
             assert next(responses).status == SERVING
-        assert channel.next_event() == "ended"
+        assert channel.next_event() == "canceled"
 
 
 @both_protocols

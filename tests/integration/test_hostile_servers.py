@@ -212,13 +212,23 @@ def test_page_of_a_proxy_is_read_by_its_status(
 
 
 @all_kinds
-@pytest.mark.parametrize("length", ["length", "chunked", "endless"])
-def test_page_that_is_not_read_leaves_no_connection(
+def test_page_that_is_read_to_its_end_leaves_its_connection(
+    kind: Kind, serve: Serve, manager: urllib3.PoolManager
+) -> None:
+    page = answer(kind, PAGE, "502 Bad Gateway", content_type="text/html")
+    server = serve(acts(say(page)))
+    client = client_of(server, manager)
+    assert kind.failure(client).code is Code.UNAVAILABLE
+    assert len(idle_connections(manager, server.url)) == 1
+
+
+@all_kinds
+@pytest.mark.parametrize("length", ["chunked", "endless"])
+def test_page_that_does_not_end_leaves_no_connection(
     kind: Kind, length: str, serve: Serve, manager: urllib3.PoolManager
 ) -> None:
     start = head("HTTP/1.1 502 Bad Gateway", {"content-type": "text/html", "transfer-encoding": "chunked"})
     act = {
-        "length": say_and_wait(answer(kind, PAGE, "502 Bad Gateway", content_type="text/html")),
         "chunked": say_and_wait(start + chunk(PAGE)),
         "endless": say_for_ever(start, chunk(PAGE)),
     }[length]

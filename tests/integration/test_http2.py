@@ -722,7 +722,8 @@ def test_answer_that_comes_before_the_end_of_the_request_is_whole_in_other_proto
 
 
 @pytest.mark.parametrize(
-    ("method", "content_type", "status"), [("Unknown", GRPC.value, 404), ("Echo", "text/plain", 415)]
+    ("method", "content_type", "status"),
+    [("Unknown", "application/proto", 404), ("Unknown", GRPC.value, 200), ("Echo", "text/plain", 415)],
 )
 def test_what_is_no_call_is_answered_before_its_end(
     connection: Http2Connection, method: str, content_type: str, status: int

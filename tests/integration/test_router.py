@@ -97,7 +97,7 @@ def test_request_to_no_service_is_answered_while_it_is_sent(mounted: Gunicorn) -
         body = connection.read_rest()
 
     assert (status, answer["content-type"]) == (404, "text/plain; charset=utf-8")
-    assert body == b"there is no method at /absent.v1.AbsentService/Call\n"
+    assert body == b"unknown method /absent.v1.AbsentService/Call\n"
 
 
 @pytest.fixture(scope="module")
