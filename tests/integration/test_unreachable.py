@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import traceback
@@ -59,7 +60,7 @@ def port() -> Iterator[int]:
 
 
 @each_way
-def test_server_that_does_not_run(port: int, timeout_ms: float | None) -> None:
+def test_refused_connection_asks_whether_the_server_is_running(port: int, timeout_ms: float | None) -> None:
     error = failure(f"http://127.0.0.1:{port}", timeout_ms=timeout_ms)
 
     assert type(error.__cause__) is ConnectionRefusedError
@@ -68,7 +69,7 @@ def test_server_that_does_not_run(port: int, timeout_ms: float | None) -> None:
 
 
 @each_way
-def test_name_that_does_not_exist(timeout_ms: float | None) -> None:
+def test_unknown_name_points_at_the_host_name(timeout_ms: float | None) -> None:
     error = failure("https://greet.invalid", timeout_ms=timeout_ms)
 
     assert type(error.__cause__) is socket.gaierror
@@ -77,7 +78,7 @@ def test_name_that_does_not_exist(timeout_ms: float | None) -> None:
 
 
 @each_way
-def test_connect_timeout_of_the_pool_manager(timeout_ms: float | None) -> None:
+def test_connect_timeout_of_the_pool_manager_is_unavailable(timeout_ms: float | None) -> None:
     with full_listener() as port, urllib3.PoolManager(timeout=urllib3.Timeout(connect=0.05)) as manager:
         error = failure(f"http://127.0.0.1:{port}", manager, timeout_ms)
 
@@ -85,7 +86,7 @@ def test_connect_timeout_of_the_pool_manager(timeout_ms: float | None) -> None:
     assert error.message == f"cannot connect to 127.0.0.1:{port}: timed out"
 
 
-def test_cause_does_not_depend_on_what_the_caller_is_handling(port: int) -> None:
+def test_error_that_the_caller_is_handling_is_not_part_of_the_chain(port: int) -> None:
     try:
         raise KeyError("other")
     except KeyError:
@@ -97,7 +98,7 @@ def test_cause_does_not_depend_on_what_the_caller_is_handling(port: int) -> None
 
 
 @each_way
-def test_certificate_that_is_not_trusted(
+def test_untrusted_certificate_points_at_ca_certs(
     tls_server: Gunicorn, certificates: Certificates, timeout_ms: float | None
 ) -> None:
     with urllib3.PoolManager(ssl_context=certificates.client_context(is_server_known=False)) as manager:
@@ -114,7 +115,7 @@ def test_certificate_that_is_not_trusted(
 
 
 @each_way
-def test_certificate_of_another_host(
+def test_certificate_of_another_host_points_at_the_address(
     tls_server: Gunicorn, certificates: Certificates, timeout_ms: float | None
 ) -> None:
     with urllib3.PoolManager(
@@ -128,7 +129,7 @@ def test_certificate_of_another_host(
 
 
 @each_way
-def test_certificate_of_another_host_than_is_asserted(
+def test_certificate_of_another_host_than_asserted_points_at_the_address(
     tls_server: Gunicorn, certificates: Certificates, timeout_ms: float | None
 ) -> None:
     with urllib3.PoolManager(
@@ -142,7 +143,9 @@ def test_certificate_of_another_host_than_is_asserted(
 
 
 @each_way
-def test_file_of_certificates_that_does_not_exist(port: int, timeout_ms: float | None, serve: Serve) -> None:
+def test_missing_certificate_file_points_at_the_pool_manager(
+    port: int, timeout_ms: float | None, serve: Serve
+) -> None:
     server = serve(Peer.wait_for_hang_up)
     with urllib3.PoolManager(ca_certs="no-such-file.pem") as manager:
         error = failure(server.url.replace("http:", "https:"), manager, timeout_ms)
@@ -152,14 +155,16 @@ def test_file_of_certificates_that_does_not_exist(port: int, timeout_ms: float |
 
 
 @each_way
-def test_https_address_of_a_server_without_tls(server: Gunicorn, timeout_ms: float | None) -> None:
+def test_https_address_of_a_server_without_tls_points_at_http(
+    server: Gunicorn, timeout_ms: float | None
+) -> None:
     error = failure(server.url.replace("http:", "https:"), timeout_ms=timeout_ms)
 
     assert type(error.__cause__) is ssl.SSLError
     assert error.message == f"the server at 127.0.0.1:{server.port} does not speak TLS: use http://"
 
 
-def test_https_address_of_a_server_that_hangs_up(serve: Serve) -> None:
+def test_https_address_of_a_server_that_hangs_up_is_unavailable(serve: Serve) -> None:
     server = serve(lambda peer: peer.read(1))
     error = failure(server.url.replace("http:", "https:"))
 
@@ -168,7 +173,9 @@ def test_https_address_of_a_server_that_hangs_up(serve: Serve) -> None:
 
 
 @each_way
-def test_http_address_of_a_server_with_tls(tls_server: Gunicorn, timeout_ms: float | None) -> None:
+def test_http_address_of_a_server_with_tls_points_at_https(
+    tls_server: Gunicorn, timeout_ms: float | None
+) -> None:
     error = failure(tls_server.url.replace("https:", "http:"), timeout_ms=timeout_ms)
 
     assert error.message.startswith(f"no valid answer from 127.0.0.1:{tls_server.port}: ")
@@ -180,9 +187,7 @@ ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
 
 @each_way
 @pytest.mark.parametrize("rest", [b"", b"\n"])
-def test_http_address_of_a_server_that_answers_with_an_alert_of_tls(
-    serve: Serve, rest: bytes, timeout_ms: float | None
-) -> None:
+def test_alert_of_tls_points_at_https(serve: Serve, rest: bytes, timeout_ms: float | None) -> None:
     def script(peer: Peer) -> None:
         peer.read_head()
         peer.send(ALERT + rest)
@@ -208,7 +213,9 @@ def test_alert_of_tls_ends_a_call_that_is_still_sending(serve: Serve) -> None:
     assert_single_cause(caught.value)
 
 
-def test_bytes_of_an_alert_within_tls_are_only_no_http(serve: Serve, manager: urllib3.PoolManager) -> None:
+def test_bytes_of_an_alert_within_tls_are_not_taken_for_one(
+    serve: Serve, manager: urllib3.PoolManager
+) -> None:
     server = serve(acts(say(ALERT + b"\n")), is_tls=True)
     error = failure(server.url, manager)
 
@@ -230,7 +237,7 @@ def test_connection_that_was_used_before_is_not_taken_for_one_that_wants_tls(ser
 
 
 @each_way
-def test_server_that_speaks_only_http2(timeout_ms: float | None) -> None:
+def test_server_that_speaks_only_http2_is_told_as_that(timeout_ms: float | None) -> None:
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -267,7 +274,9 @@ def assert_no_credentials(error: ConnectError) -> None:
 
 @each_way
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_proxy_that_does_not_run(port: int, scheme: str, timeout_ms: float | None) -> None:
+def test_refused_connection_to_a_proxy_asks_whether_the_proxy_is_running(
+    port: int, scheme: str, timeout_ms: float | None
+) -> None:
     with proxied(f"http://127.0.0.1:{port}") as manager:
         error = failure(f"{scheme}://greet.example", manager, timeout_ms)
 
@@ -278,9 +287,19 @@ def test_proxy_that_does_not_run(port: int, scheme: str, timeout_ms: float | Non
     assert_no_credentials(error)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_log_has_no_credentials(port: int, scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with proxied(f"http://127.0.0.1:{port}") as manager:
+        failure(f"{scheme}://greet.example", manager)
+
+    assert caplog.records  # urllib3 logs each connection
+    assert "secret" not in caplog.text
+
+
 @each_way
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_proxy_whose_name_does_not_exist(scheme: str, timeout_ms: float | None) -> None:
+def test_unknown_name_of_a_proxy_points_at_its_host_name(scheme: str, timeout_ms: float | None) -> None:
     with proxied("http://proxy.invalid:3128") as manager:
         error = failure(f"{scheme}://greet.example", manager, timeout_ms)
 
@@ -302,7 +321,9 @@ def test_proxy_whose_name_does_not_exist(scheme: str, timeout_ms: float | None) 
         ("502 \x1b[31mBad Gateway", ""),
     ],
 )
-def test_tunnel_that_a_proxy_refuses(serve: Serve, status: str, hint: str, timeout_ms: float | None) -> None:
+def test_refused_tunnel_is_told_with_the_status_of_the_proxy(
+    serve: Serve, status: str, hint: str, timeout_ms: float | None
+) -> None:
     proxy = serve(acts(say(head(f"HTTP/1.1 {status}", {"content-length": 0}))))
     with proxied(proxy.url) as manager:
         error = failure("https://greet.example", manager, timeout_ms)
@@ -331,7 +352,7 @@ def open_tunnel_to_nothing(peer: Peer) -> None:
         (True, "the server at greet.example:443 or the proxy at {}"),
     ],
 )
-def test_server_without_tls_in_a_tunnel(
+def test_plain_answer_in_a_tunnel_names_each_side_that_may_have_sent_it(
     serve: Serve, certificates: Certificates, is_proxy_tls: bool, who: str
 ) -> None:
     proxy = serve(open_tunnel_to_nothing, is_tls=is_proxy_tls)
@@ -343,7 +364,7 @@ def test_server_without_tls_in_a_tunnel(
     assert_no_credentials(error)
 
 
-def test_proxy_that_answers_plain_http_with_an_alert_of_tls(serve: Serve) -> None:
+def test_alert_of_a_proxy_names_the_proxy(serve: Serve) -> None:
     proxy = serve(acts(say(ALERT)))
     with proxied(proxy.url) as manager:
         error = failure("http://greet.example", manager)
@@ -352,7 +373,7 @@ def test_proxy_that_answers_plain_http_with_an_alert_of_tls(serve: Serve) -> Non
     assert_no_credentials(error)
 
 
-def test_https_proxy_without_tls(server: Gunicorn, certificates: Certificates) -> None:
+def test_plain_answer_of_an_https_proxy_names_the_proxy(server: Gunicorn, certificates: Certificates) -> None:
     with proxied(
         f"https://127.0.0.1:{server.port}", proxy_ssl_context=certificates.client_context()
     ) as manager:
