@@ -7,10 +7,9 @@ from typing import Any
 
 from connect_sync.codec import Encoder
 from connect_sync.compression import Compression, Compressions
-from connect_sync.context import RequestContext
 from connect_sync.envelope import check_compress_min_bytes
 from connect_sync.errors import TooLargeError, describe
-from connect_sync.interceptor import Call, Hooks, Interceptor, check_interceptors, intercept
+from connect_sync.interceptor import Call, Hooks, Interceptors
 from connect_sync.method import Method
 
 
@@ -79,36 +78,20 @@ def check_max_bytes(option: str, max_bytes: object) -> int:
     return max_bytes
 
 
-class Wrappers:
-    """The interceptors of one side, checked."""
-
-    __slots__ = ("_context_class", "_interceptors", "hooks")
-
-    def __init__(self, interceptors: Iterable[Interceptor], context_class: type[RequestContext]) -> None:
-        """Take the interceptors from the outside in, and the class of the contexts that this side makes.
-
-        Raises:
-            TypeError: One of them is not an interceptor: see `check_interceptors`.
-        """
-        self._interceptors = check_interceptors(interceptors)
-        self._context_class = context_class
-        self.hooks: Hooks | None = Hooks.of(self._interceptors)
-
-    def around(self, call: Call[Any, Any], method: Method[Any, Any]) -> Call[Any, Any]:
-        """Return ``call``, a call of ``method``, with what intercepts its messages around it."""
-        return intercept(call, method, self._interceptors, self._context_class)
-
-
 class Endpoint:
     """A method with all that its calls share."""
 
     __slots__ = ("call", "hooks", "method", "options")
 
     def __init__(
-        self, method: Method[Any, Any], call: Call[Any, Any], wrappers: Wrappers, options: MessageOptions
+        self,
+        method: Method[Any, Any],
+        call: Call[Any, Any],
+        interceptors: Interceptors,
+        options: MessageOptions,
     ) -> None:
         """Take the method and the innermost ``call``: a server's handler, or a client's request."""
         self.method: Method[Any, Any] = method
-        self.call: Call[Any, Any] = wrappers.around(call, method)
-        self.hooks: Hooks | None = wrappers.hooks
+        self.call: Call[Any, Any] = interceptors.around(call, method)
+        self.hooks: Hooks | None = interceptors.hooks
         self.options: MessageOptions = options

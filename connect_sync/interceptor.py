@@ -28,7 +28,7 @@ from connect_sync.context import RequestContext
 from connect_sync.errors import ConnectError, ContractError
 from connect_sync.http import ClosingIterator, close_all
 from connect_sync.method import Method, StreamKind
-from connect_sync.signatures import check_function
+from connect_sync.signatures import is_async, is_generator, mismatch
 
 _logger = logging.getLogger("connect_sync")
 
@@ -147,38 +147,31 @@ _SYNONYMS = {
 _MIN_SIMILARITY = 0.8
 
 
-def check_interceptors(interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
-    """Return the interceptors as a tuple.
-
-    Raises:
-        TypeError: One of them is a class, has none of the methods, has ``on_end`` without ``on_start``, or
-            has a method that is async, is a generator where a value must be returned, takes other arguments,
-            or has a name that is nearly one of those that are called.
-    """
-    if not isinstance(interceptors, Iterable):
-        raise TypeError(f"interceptors must be a list of interceptors, got {interceptors!r}")
-    checked = tuple(interceptors)
-    for interceptor in checked:
-        _check_interceptor(interceptor)
-    return checked
-
-
 def _check_interceptor(interceptor: Interceptor) -> None:
     if isinstance(interceptor, type):
         raise TypeError(f"interceptors must be instances, got the class {interceptor.__name__}")
     kind = type(interceptor).__name__
     _check_names(interceptor, kind)
     names = [name for name in _ARGUMENTS if hasattr(interceptor, name)]
-    if not names or names == ["on_end"]:
-        if names:
-            raise TypeError(f"{kind} has on_end but no on_start: write both, or on_start alone")
+    if not names:
         raise TypeError(f"{kind} is not an interceptor: it needs one of {', '.join(_ARGUMENTS)}")
     if "on_end" in names and "on_start" not in names:
         raise TypeError(f"{kind} has on_end but no on_start: write both, or on_start alone")
     for name in names:
-        method = check_function(getattr(interceptor, name), f"{kind}.{name}", _ARGUMENTS[name])
-        if name != "intercept_server_stream" and inspect.isgeneratorfunction(method):
-            raise TypeError(f"{kind}.{name} is a generator: return a value instead of yielding")
+        _check_method(getattr(interceptor, name), name, f"{kind}.{name}")
+
+
+def _check_method(method: object, name: str, label: str) -> None:
+    arguments = _ARGUMENTS[name]
+    if not callable(method):
+        raise TypeError(f"{label} must be a function, got {method!r}")
+    if is_async(method):
+        raise TypeError(f"{label} is async: write a plain function, with def")
+    if name != "intercept_server_stream" and is_generator(method):
+        raise TypeError(f"{label} is a generator: return a value instead of yielding")
+    problem = mismatch(method, *arguments)
+    if problem:
+        raise TypeError(f"{label} must take ({', '.join(arguments)}): {problem}")
 
 
 def _check_names(interceptor: Interceptor, kind: str) -> None:
@@ -208,32 +201,57 @@ def _nearest_name(name: str) -> str | None:
     return by_plain_name[found[0]] if found else None
 
 
-# Around the messages
+class Interceptors:
+    """The interceptors of one side, from the outside in: checked, and parted into what they wrap."""
 
+    __slots__ = ("_context_class", "_interceptors", "hooks")
 
-def intercept(
-    call: Call[Any, Any],
-    method: Method[Any, Any],
-    interceptors: Iterable[Interceptor],
-    context_class: type[RequestContext],
-) -> Call[Any, Any]:
-    """Return ``call``, a call of ``method``, with the ``intercept_…`` methods of ``interceptors`` around it.
+    hooks: Hooks | None
+    """Their ``on_start`` and ``on_end``; None if there are none, so that calls pay nothing."""
 
-    ``context_class`` is the class of the contexts that this side makes for its calls.
-    """
-    name = _METHOD_NAMES.get(method.kind)
-    wrappers = [
-        (getattr(interceptor, name), f"{type(interceptor).__name__}.{name}")
-        for interceptor in interceptors
-        if name is not None and hasattr(interceptor, name)
-    ]
-    if not wrappers:
+    def __init__(self, interceptors: Iterable[Interceptor], context_class: type[RequestContext]) -> None:
+        """Take the interceptors, and the class of the contexts that this side makes for its calls.
+
+        Raises:
+            TypeError: One of them is a class, has none of the methods, has ``on_end`` without ``on_start``,
+                or has a method that is async, is a generator where a value must be returned, takes other
+                arguments, or has a name that is nearly one of those that are called.
+        """
+        if not isinstance(interceptors, Iterable):
+            raise TypeError(f"interceptors must be a list of interceptors, got {interceptors!r}")
+        self._interceptors = tuple(interceptors)
+        for interceptor in self._interceptors:
+            _check_interceptor(interceptor)
+        self._context_class = context_class
+        pairs = [
+            (interceptor.on_start, getattr(interceptor, "on_end", _ignore_end))
+            for interceptor in self._interceptors
+            if hasattr(interceptor, "on_start")
+        ]
+        self.hooks = Hooks(pairs) if pairs else None
+
+    def around(self, call: Call[Any, Any], method: Method[Any, Any]) -> Call[Any, Any]:
+        """Return ``call``, a call of ``method``, with the ``intercept_…`` methods for its kind around it."""
+        name = _METHOD_NAMES.get(method.kind)
+        wrappers = [
+            (getattr(interceptor, name), f"{type(interceptor).__name__}.{name}")
+            for interceptor in self._interceptors
+            if name is not None and hasattr(interceptor, name)
+        ]
+        if not wrappers:
+            return call
+        call = _check_call(call, method, self._context_class)
+        wrap = _wrap_stream if method.kind is StreamKind.SERVER_STREAM else _wrap
+        for wrapper, label in reversed(wrappers):
+            call = wrap(wrapper, label, call)
         return call
-    call = _check_call(call, method, context_class)
-    wrap = _wrap_stream if method.kind is StreamKind.SERVER_STREAM else _wrap
-    for wrapper, label in reversed(wrappers):
-        call = wrap(wrapper, label, call)
-    return call
+
+
+def _ignore_end(token: Any, ctx: RequestContext, error: ConnectError | None) -> None:
+    """Stand for the ``on_end`` of an interceptor that has none."""
+
+
+# Around the messages
 
 
 def _check_call(
@@ -309,23 +327,9 @@ class Hooks:
         """Take each ``on_start`` with its ``on_end``."""
         self._pairs = tuple(pairs)
 
-    @classmethod
-    def of(cls, interceptors: Iterable[Interceptor]) -> Hooks | None:
-        """Return the hooks of ``interceptors``; None if there are none, so that calls pay nothing."""
-        pairs = [
-            (interceptor.on_start, getattr(interceptor, "on_end", _ignore_end))
-            for interceptor in interceptors
-            if hasattr(interceptor, "on_start")
-        ]
-        return cls(pairs) if pairs else None
-
     def prepare(self, ctx: RequestContext, to_connect_error: ToConnectError) -> CallHooks:
         """Return the hooks of one call, none of which has run."""
         return CallHooks(self._pairs, ctx, to_connect_error)
-
-
-def _ignore_end(token: Any, ctx: RequestContext, error: ConnectError | None) -> None:
-    """Stand for the ``on_end`` of an interceptor that has none."""
 
 
 class CallHooks:

@@ -1,35 +1,43 @@
-"""Whether a function that an application gives can be called as this library calls it."""
+"""Whether a function that an application gives can be called as this library calls it.
+
+A callable object is judged by its ``__call__``, a decorated function by its decorator.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 
-def check_function(function: object, name: str, arguments: Sequence[str]) -> Callable[..., Any]:
-    """Return ``function``, which is called with ``arguments`` by position.
+def is_async(function: Callable[..., object]) -> bool:
+    """Tell whether calling ``function`` only makes a coroutine, or an asynchronous generator."""
+    return _is_any(function, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 
-    Args:
-        function: The function, or any other callable.
-        name: What to call it in errors.
-        arguments: The names of the arguments that it is given.
 
-    Raises:
-        TypeError: It is not callable, is async, or does not take these arguments.
-    """
-    if not callable(function):
-        raise TypeError(f"{name} must be a function, got {function!r}")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(f"{name} is async: write a plain function, with def")
+def is_generator(function: Callable[..., object]) -> bool:
+    """Tell whether ``function`` yields."""
+    return _is_any(function, inspect.isgeneratorfunction)
+
+
+def signature_of(function: Callable[..., object]) -> inspect.Signature | None:
+    """Return the signature of ``function``; None if it has none that can be known."""
     try:
-        # The signature of a decorated function is its decorator's: the function inside may take others.
-        signature = inspect.signature(function, follow_wrapped=False)
+        return inspect.signature(function, follow_wrapped=False)
     except Exception:
         # Some callables have none, and Python 3.14 evaluates annotations, whose names may be missing.
-        return function
+        return None
+
+
+def mismatch(function: Callable[..., object], *arguments: str) -> str | None:
+    """Return why ``function`` cannot be called with ``arguments`` by position, None if it can be."""
+    signature = signature_of(function)
     try:
-        signature.bind(*arguments)
+        if signature is not None:
+            signature.bind(*arguments)
     except TypeError as error:
-        raise TypeError(f"{name} must take ({', '.join(arguments)}): {error}") from error
-    return function
+        return str(error)
+    return None
+
+
+def _is_any(function: Callable[..., object], *kinds: Callable[[object], bool]) -> bool:
+    return any(is_kind(part) for part in (function, type(function).__call__) for is_kind in kinds)

@@ -19,7 +19,7 @@ from connect_sync import (
     StreamKind,
 )
 from connect_sync.http import close_iterator
-from connect_sync.interceptor import Interceptor, check_interceptors
+from connect_sync.interceptor import Interceptor, Interceptors
 from tests.support import (
     CLIENT_STREAM,
     DEFAULT_HANDLERS,
@@ -99,6 +99,10 @@ class Recorder:
 # What is an interceptor
 
 
+def check(interceptors: Iterable[Any]) -> None:
+    Interceptors(interceptors, RequestContext)
+
+
 def has_unary(self: object, call_next: Any, request: Any, ctx: RequestContext) -> Any:
     return call_next(request, ctx)
 
@@ -140,33 +144,33 @@ def make(names: Iterable[str], **functions: Any) -> Any:
 def test_any_of_the_methods_make_an_interceptor(methods: list[str]) -> None:
     interceptor = make(methods)
 
-    assert check_interceptors([interceptor]) == (interceptor,)
+    check([interceptor])
 
 
 @pytest.mark.parametrize("interceptor", [object(), None, "intercept_unary", lambda request: request])
 def test_object_without_any_of_the_methods_is_refused(interceptor: Any) -> None:
     with pytest.raises(TypeError, match="is not an interceptor: it needs one of intercept_unary, "):
-        check_interceptors([interceptor])
+        check([interceptor])
 
 
 @pytest.mark.parametrize("methods", [["intercept_unary", "on_end"], ["on_end"]], ids=" ".join)
 def test_on_end_needs_an_on_start(methods: list[str]) -> None:
     with pytest.raises(TypeError, match="Some has on_end but no on_start: write both, or on_start alone"):
-        check_interceptors([make(methods)])
+        check([make(methods)])
 
 
 def test_class_in_place_of_an_instance_is_refused() -> None:
     interceptor: Any = Observer
 
     with pytest.raises(TypeError, match="interceptors must be instances, got the class Observer"):
-        check_interceptors([interceptor])
+        check([interceptor])
 
 
 def test_single_interceptor_in_place_of_a_list_is_refused() -> None:
     interceptors: Any = Observer()
 
     with pytest.raises(TypeError, match="interceptors must be a list of interceptors, got "):
-        check_interceptors(interceptors)
+        check(interceptors)
 
 
 async def coroutine(*arguments: Any) -> None:
@@ -188,7 +192,7 @@ every_method = pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("function", [coroutine, async_generator])
 def test_async_method_is_refused(name: str, function: Any) -> None:
     with pytest.raises(TypeError, match=f"Some.{name} is async: write a plain function, with def"):
-        check_interceptors([make(["on_start"], **{name: function})])
+        check([make(["on_start"], **{name: function})])
 
 
 @every_method
@@ -196,12 +200,12 @@ def test_generator_is_refused_but_where_a_stream_is_returned(name: str) -> None:
     interceptor = make(["on_start"], **{name: generator})
 
     if name == "intercept_server_stream":
-        assert check_interceptors([interceptor]) == (interceptor,)
+        check([interceptor])
     else:
         with pytest.raises(
             TypeError, match=f"Some.{name} is a generator: return a value instead of yielding"
         ):
-            check_interceptors([interceptor])
+            check([interceptor])
 
 
 @every_method
@@ -212,13 +216,13 @@ def test_method_of_other_arguments_is_refused(name: str) -> None:
     }.get(name, "(call_next, request, ctx)")
 
     with pytest.raises(TypeError, match=re.escape(f"Some.{name} must take {expected}: ")):
-        check_interceptors([make(["on_start"], **{name: lambda self: None})])
+        check([make(["on_start"], **{name: lambda self: None})])
 
 
 @every_method
 def test_attribute_that_is_not_a_method_is_refused(name: str) -> None:
     with pytest.raises(TypeError, match=f"Some.{name} must be a function, got None"):
-        check_interceptors([make(["on_start"], **{name: None})])
+        check([make(["on_start"], **{name: None})])
 
 
 @pytest.mark.parametrize(
@@ -245,7 +249,7 @@ def test_name_that_is_nearly_that_of_a_method_is_refused(name: str, meant: str) 
     expected = f"Some.{name} would never be called: name it {meant}"
 
     with pytest.raises(TypeError, match=expected):
-        check_interceptors([make(["on_start"], **{name: has_start})])
+        check([make(["on_start"], **{name: has_start})])
 
 
 @pytest.mark.parametrize(
@@ -254,19 +258,19 @@ def test_name_that_is_nearly_that_of_a_method_is_refused(name: str, meant: str) 
 def test_other_names_are_left_alone(name: str) -> None:
     interceptor = make(["on_start"], **{name: has_start})
 
-    assert check_interceptors([interceptor]) == (interceptor,)
+    check([interceptor])
 
 
 def test_attribute_of_a_near_name_that_is_not_callable_is_left_alone() -> None:
     interceptor = make(["on_start"], on_begin="a setting")
 
-    assert check_interceptors([interceptor]) == (interceptor,)
+    check([interceptor])
 
 
 def test_properties_are_not_run_by_the_check() -> None:
     interceptor = make(["on_start"], on_begin=property(lambda self: pytest.fail("run")))
 
-    assert check_interceptors([interceptor]) == (interceptor,)
+    check([interceptor])
 
 
 @SIDES

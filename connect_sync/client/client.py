@@ -22,12 +22,12 @@ from connect_sync.client.unary import UnaryCaller
 from connect_sync.codec import JSON, PROTO
 from connect_sync.compression import DEFAULT_COMPRESSIONS, Compression, find_compression
 from connect_sync.deadline import Deadline
-from connect_sync.endpoint import Endpoint, MessageOptions, Wrappers
+from connect_sync.endpoint import Endpoint, MessageOptions
 from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES
 from connect_sync.errors import bidi_unimplemented
 from connect_sync.headers import Headers, HeadersInput
 from connect_sync.http import DEFAULT_READ_MAX_BYTES
-from connect_sync.interceptor import Call, Interceptor
+from connect_sync.interceptor import Call, Interceptor, Interceptors
 from connect_sync.method import IdempotencyLevel, InputT, Method, OutputT, StreamKind
 from connect_sync.protocol_type import ProtocolType
 from connect_sync.protocols import connect
@@ -119,7 +119,7 @@ class ConnectClient:
             ),
             send_compression=None if send_compression is None else find_compression(send_compression),
         )
-        self._wrappers = Wrappers(interceptors, ClientContext)
+        self._interceptors = Interceptors(interceptors, ClientContext)
         # Weak, for callers that make a method for a call.
         self._endpoints: WeakKeyDictionary[Method[Any, Any], Endpoint] = WeakKeyDictionary()
 
@@ -284,7 +284,7 @@ class ConnectClient:
         endpoint = self._endpoints.get(method)
         if endpoint is None:
             settings = self._settings
-            endpoint = Endpoint(method, self._caller(method), self._wrappers, settings.options)
+            endpoint = Endpoint(method, self._caller(method), self._interceptors, settings.options)
             self._endpoints[method] = endpoint
         return endpoint
 

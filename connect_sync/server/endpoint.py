@@ -7,11 +7,11 @@ from typing import Any, NoReturn
 
 from connect_sync.context import RequestContext
 from connect_sync.deadline import Deadline, client_disconnected
-from connect_sync.endpoint import Endpoint, MessageOptions, Wrappers
+from connect_sync.endpoint import Endpoint, MessageOptions
 from connect_sync.errors import ConnectError, ContractError
 from connect_sync.headers import Headers
 from connect_sync.http import Fields, Request
-from connect_sync.interceptor import Call, CallHooks
+from connect_sync.interceptor import Call, CallHooks, Interceptors
 from connect_sync.method import Method, StreamKind
 from connect_sync.protocols.protocol import remove_reserved
 from connect_sync.server.context import ServerContext
@@ -27,7 +27,7 @@ class ServerEndpoint(Endpoint):
         self,
         method: Method[Any, Any],
         handler: Call[Any, Any],
-        wrappers: Wrappers,
+        interceptors: Interceptors,
         options: MessageOptions,
         errors: ErrorMapper,
         *,
@@ -36,7 +36,7 @@ class ServerEndpoint(Endpoint):
         """Serve ``method`` by ``handler``; for a bidirectional method, this is its refusal."""
         if method.kind is StreamKind.SERVER_STREAM:
             handler = _check_stream(handler, method)
-        super().__init__(method, handler, wrappers, options)
+        super().__init__(method, handler, interceptors, options)
         self._errors = errors
         self.requires_version: bool = requires_version
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from connect_sync.code import Code
 from connect_sync.errors import ConnectError, ContractError, ErrorMapping, ErrorTarget
 from connect_sync.method import Method
+from connect_sync.signatures import is_async, is_generator, mismatch
 
 _logger = logging.getLogger("connect_sync.server")
 
@@ -122,17 +122,10 @@ def _check_target(key: type[Exception], target: object) -> None:
         return
     if not callable(target) or (isinstance(target, type) and not _makes_error(target)):
         raise TypeError(f"{expected}, got {target!r}")
-    for function in (target, target.__call__):
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{expected}: {target!r} is async")
-        if inspect.isgeneratorfunction(function):
-            raise TypeError(f"{expected}: {target!r} is a generator")
-    try:
-        signature = inspect.signature(target, follow_wrapped=False)
-    except Exception:
-        # Some callables have none; from Python 3.14 on it evaluates annotations, whose names may be absent.
-        return
-    try:
-        signature.bind("error")
-    except TypeError as error:
-        raise TypeError(f"{expected}: {target!r} does not take the exception alone: {error}") from error
+    if is_async(target):
+        raise TypeError(f"{expected}: {target!r} is async")
+    if is_generator(target):
+        raise TypeError(f"{expected}: {target!r} is a generator")
+    problem = mismatch(target, "error")
+    if problem:
+        raise TypeError(f"{expected}: {target!r} does not take the exception alone: {problem}")

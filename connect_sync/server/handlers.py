@@ -14,6 +14,9 @@ from typing import Any, cast
 
 from connect_sync.interceptor import Call
 from connect_sync.method import Method, StreamKind
+from connect_sync.signatures import is_async, is_generator, mismatch, signature_of
+
+_ARGUMENTS = ("request", "ctx")
 
 _TYPO_RATIO = 0.85
 """How similar a misspelt name is to the right one, by `difflib.SequenceMatcher`."""
@@ -59,41 +62,18 @@ def find_handlers(
 
 def _check(handler: Callable[..., Any], label: str, method: Method[Any, Any]) -> None:
     """Check what kind of function a handler is, and its arguments."""
-    if _is_any(handler, inspect.iscoroutinefunction, inspect.isasyncgenfunction):
+    if is_async(handler):
         raise TypeError(f"{label} is async: write the handler of {method.full_name} as a plain def")
-    if method.kind is not StreamKind.SERVER_STREAM and _is_any(handler, inspect.isgeneratorfunction):
+    if method.kind is not StreamKind.SERVER_STREAM and is_generator(handler):
         raise TypeError(
             f"{label} yields, but {method.full_name} is {method.kind.value}: "
             "return the response rather than yield it"
         )
-    signature = _signature(handler)
-    if not _takes_call(signature):
+    if mismatch(handler, *_ARGUMENTS):
         raise TypeError(
             f"{label} must take a request and a context to handle {method.full_name}, "
-            f"got {label.rpartition('.')[2]}{signature}"
+            f"got {label.rpartition('.')[2]}{signature_of(handler)}"
         )
-
-
-def _is_any(handler: Callable[..., Any], *kinds: Callable[[object], bool]) -> bool:
-    """Whether a function, or the ``__call__`` of a callable object, is of one of these kinds."""
-    return any(is_kind(function) for function in (handler, type(handler).__call__) for is_kind in kinds)
-
-
-def _signature(handler: Callable[..., Any]) -> inspect.Signature | None:
-    """Return a handler's signature; of a decorated one the decorator's, which may take other arguments."""
-    try:
-        return inspect.signature(handler, follow_wrapped=False)
-    except Exception:
-        # Some callables have none; from Python 3.14 on it evaluates annotations, whose names may be absent.
-        return None
-
-
-def _takes_call(signature: inspect.Signature | None) -> bool:
-    """Whether a function can be called with a request and a context, as far as is known."""
-    try:
-        return signature is None or bool(signature.bind("request", "ctx"))
-    except TypeError:
-        return False
 
 
 # Names that are nearly those of handlers
@@ -113,8 +93,8 @@ def _misspelling(name: str, implementation: object, methods: Mapping[str, Method
             return f"{type(implementation).__name__}.{other}"
     for other in others:
         # Unlike a name in another case, a similar one may be that of a helper, with arguments of its own.
-        if _is_typo(_normalized(other), _normalized(name)) and _takes_call(
-            _signature(getattr(implementation, other))
+        if _is_typo(_normalized(other), _normalized(name)) and not mismatch(
+            getattr(implementation, other), *_ARGUMENTS
         ):
             return f"{type(implementation).__name__}.{other}"
     return None

@@ -14,11 +14,11 @@ from connect_sync.code import Code
 from connect_sync.codec import JSON, PROTO
 from connect_sync.compression import Compression
 from connect_sync.context import RequestContext
-from connect_sync.endpoint import MessageOptions, Wrappers
+from connect_sync.endpoint import MessageOptions
 from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES
 from connect_sync.errors import ConnectError, ErrorMapping, bidi_unimplemented
 from connect_sync.http import DEFAULT_READ_MAX_BYTES, Body, Request, Response, as_body
-from connect_sync.interceptor import Interceptor
+from connect_sync.interceptor import Interceptor, Interceptors
 from connect_sync.method import IdempotencyLevel, Method, StreamKind
 from connect_sync.protocols.connect import STREAM
 from connect_sync.protocols.grpc import GRPC
@@ -84,7 +84,7 @@ class Service:
         """
         self._handlers = find_handlers(implementation, methods)
         self._methods = methods
-        self._wrappers = Wrappers(interceptors, ServerContext)
+        self._interceptors = Interceptors(interceptors, ServerContext)
         self._options = MessageOptions(
             read_max_bytes=read_max_bytes,
             send_max_bytes=send_max_bytes,
@@ -107,7 +107,7 @@ class Service:
             endpoint = ServerEndpoint(
                 method,
                 handler,
-                self._wrappers,
+                self._interceptors,
                 self._options,
                 errors,
                 requires_version=self._requires_version,
