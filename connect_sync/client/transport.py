@@ -98,7 +98,7 @@ class Urllib3Transport:
         self._proxy_headers: tuple[tuple[str, str], ...] = ()
         pool = self._pool
         has_tunnel = self._needs_tunnel(pool)
-        self.route = Route(url, pool.proxy, has_tunnel=has_tunnel)
+        self.route: Route = Route(url, pool.proxy, has_tunnel=has_tunnel)
         if pool.proxy is not None and not has_tunnel:
             # RFC 9112, section 3.2.2: a proxy is sent the whole URL.
             self._prefix = f"{url.scheme}://{self._origin}{self._prefix}"
