@@ -10,7 +10,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, TypeAlias, TypeVar, cast, overload
 
 HeadersInput: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -73,6 +73,12 @@ class Headers(MutableMapping[str, str]):
         """Return an independent copy."""
         headers = Headers()
         headers._values = {name: values.copy() for name, values in self._values.items()}
+        return headers
+
+    def select(self, is_selected: Callable[[str], bool]) -> Headers:
+        """Return an independent copy of the headers whose names, in lower case, are selected."""
+        headers = Headers()
+        headers._values = {name: values.copy() for name, values in self._values.items() if is_selected(name)}
         return headers
 
     def add(self, name: str, value: str) -> None:

@@ -22,7 +22,7 @@ from connect_sync.interceptor import CallHooks
 from connect_sync.method import Method
 from connect_sync.protocol_type import ProtocolType
 from connect_sync.protocols import connect
-from connect_sync.protocols.protocol import WireProtocol, remove_reserved
+from connect_sync.protocols.protocol import WireProtocol, metadata_of
 
 _MAX_END_MS = 1000
 """How long to wait for what does not change the result of a call, in milliseconds."""
@@ -116,19 +116,26 @@ class ClientSettings(NamedTuple):
 
         They are made anew for each, so that interceptors may call on again, or in several threads at once.
         """
-        headers = ctx.request_headers().copy()
-        remove_reserved(headers)
+        headers = metadata_of(ctx.request_headers())
         protocol.write_request(headers, ctx.timeout_ms())
         # Without a list, the server would be free to answer with what the request used.
         headers[protocol.accept_encoding] = self.options.compressions.names or IDENTITY
         return headers
 
     def send(
-        self, ctx: ClientContext, headers: Headers, method: str, body: Iterable[bytes], query: str = ""
+        self, ctx: ClientContext, path: str, headers: Headers, body: Iterable[bytes], query: str | None = None
     ) -> Response:
-        """Send a request, and return the response when its head has arrived. Raises ConnectError."""
-        ctx._http_method = method
-        request = Request(method, ctx.method().path, headers, body, query=query)
+        """Send a request, and return the response when its head has arrived: a GET if it has a ``query``.
+
+        Raises:
+            ConnectError: There is no response.
+        """
+        if query is None:
+            ctx._http_method = "POST"
+            request = Request("POST", path, headers, body)
+        else:
+            ctx._http_method = "GET"
+            request = Request("GET", path, headers, body, query=query)
         return self.transport.send(request, ctx.lifetime)
 
     def check_head(self, response: Response, body: Body, protocol: WireProtocol, ctx: ClientContext) -> None:

@@ -32,7 +32,7 @@ from connect_sync.method import IdempotencyLevel, InputT, Method, OutputT, Strea
 from connect_sync.protocol_type import ProtocolType
 from connect_sync.protocols import connect
 from connect_sync.protocols.grpc_web import GRPC_WEB
-from connect_sync.protocols.protocol import EndEnvelopeProtocol, remove_reserved
+from connect_sync.protocols.protocol import EndEnvelopeProtocol, metadata_of
 
 if TYPE_CHECKING:
     import urllib3
@@ -267,9 +267,7 @@ class ConnectClient:
         else:
             check_timeout_ms(timeout_ms)
         deadline = None if timeout_ms is None else Deadline(timeout_ms)
-        metadata = Headers(headers or ())
-        if metadata:
-            remove_reserved(metadata)
+        metadata = metadata_of(Headers(headers)) if headers else Headers()
         return ClientContext(
             method,
             metadata,

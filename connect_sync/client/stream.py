@@ -36,6 +36,7 @@ class StreamCaller:
     ) -> None:
         """Call ``method`` in ``protocol`` as ``settings`` say."""
         codec = settings.codec
+        self._path = method.path
         self._settings = settings
         self._protocol = protocol
         self._encode = settings.options.limit(checked(codec.encoder(method.input), method.input))
@@ -72,7 +73,7 @@ class StreamCaller:
         headers["content-type"] = self._content_type
         if settings.send_compression is not None:
             headers[protocol.content_encoding] = settings.send_compression.name
-        response = settings.send(ctx, headers, "POST", body)
+        response = settings.send(ctx, self._path, headers, body)
         response_body = as_body(response.body)
         try:
             ctx.set_response(response.status, response.headers)

@@ -29,6 +29,7 @@ class UnaryCaller:
         self._encode_for_url = settings.options.limit(checked(encode_for_url, method.input))
         self._decode = codec.decoder(method.output)
         self._content_type = connect.UNARY.content_types(codec)[0]
+        self._path = method.path
         self._target_size = len(settings.prefix) + len(method.path)
 
     def call(self, request: Any, ctx: ClientContext) -> Any:
@@ -57,7 +58,7 @@ class UnaryCaller:
         if compression is not None:
             headers[connect.UNARY.content_encoding] = compression.name
             data = compression.compress(data)
-        return settings.send(ctx, headers, "POST", (data,))
+        return settings.send(ctx, self._path, headers, (data,))
 
     def _get(self, request: Any, ctx: ClientContext) -> Response | None:
         """Send the request as a GET; return None if it would be too long for one."""
@@ -69,4 +70,4 @@ class UnaryCaller:
         query = connect.encode_get_query(settings.codec, compression, data)
         if self._target_size + len(query) > _MAX_GET_TARGET:
             return None
-        return settings.send(ctx, settings.attempt(ctx, connect.UNARY), "GET", (), query)
+        return settings.send(ctx, self._path, settings.attempt(ctx, connect.UNARY), (), query)

@@ -31,7 +31,7 @@ from connect_sync.protocols.protocol import (
     EndEnvelopeProtocol,
     WireProtocol,
     media_type,
-    remove_reserved,
+    metadata_of,
 )
 
 PROTOCOL_VERSION = "connect-protocol-version"
@@ -100,8 +100,7 @@ class ConnectStream(_Connect, EndEnvelopeProtocol):
         if error is not None:
             end["error"] = _error_to_json(error)
         if metadata:
-            trailers = metadata.copy()
-            remove_reserved(trailers)
+            trailers = metadata_of(metadata)
             if trailers:
                 end["metadata"] = {name: trailers.get_all(name) for name in trailers}
         return _dump(end)

@@ -21,7 +21,7 @@ from connect_sync.compression import Compression, Compressions
 from connect_sync.errors import ConnectError, ErrorDetail
 from connect_sync.headers import Headers, decode_base64, encode_base64
 from connect_sync.protocol_type import ProtocolType
-from connect_sync.protocols.protocol import EnvelopedProtocol, ResponseEnd, remove_reserved
+from connect_sync.protocols.protocol import EnvelopedProtocol, ResponseEnd, metadata_of
 
 TIMEOUT = "grpc-timeout"
 STATUS = "grpc-status"
@@ -104,11 +104,7 @@ GRPC = Grpc()
 
 def encode_status(error: ConnectError | None, metadata: Headers | None) -> Headers:
     """Write how a call ended, and its trailing metadata without the names that are reserved."""
-    if metadata is None:
-        status = Headers()
-    else:
-        status = metadata.copy()
-        remove_reserved(status)
+    status = Headers() if metadata is None else metadata_of(metadata)
     if error is None:
         status[STATUS] = "0"
         return status

@@ -15,7 +15,7 @@ from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
 from connect_sync.protocol_type import ProtocolType
 from connect_sync.protocols.grpc import STATUS, GrpcFamily, decode_status, encode_status
-from connect_sync.protocols.protocol import EndEnvelopeProtocol, remove_reserved
+from connect_sync.protocols.protocol import EndEnvelopeProtocol, metadata_of
 from connect_sync.version import VERSION
 
 GRPC_WEB_MARK = "x-grpc-web"
@@ -62,8 +62,7 @@ class GrpcWeb(GrpcFamily, EndEnvelopeProtocol):
         if STATUS not in headers:
             return None
         error, metadata = decode_status(headers)
-        remove_reserved(metadata)
-        return error, metadata
+        return error, metadata_of(metadata)
 
 
 class GrpcWebText(GrpcWeb):

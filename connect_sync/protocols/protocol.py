@@ -34,10 +34,13 @@ _NOT_METADATA = frozenset(
 _RESERVED_PREFIXES = ("connect-", "grpc-")
 
 
-def remove_reserved(headers: Headers) -> None:
-    """Remove what is not metadata: the headers by which HTTP and the protocols frame a call."""
-    for name in [name for name in headers if name in _NOT_METADATA or name.startswith(_RESERVED_PREFIXES)]:
-        del headers[name]
+def metadata_of(headers: Headers) -> Headers:
+    """Return a copy of ``headers`` without those by which HTTP and the protocols frame a call."""
+    return headers.select(_is_metadata)
+
+
+def _is_metadata(name: str) -> bool:
+    return name not in _NOT_METADATA and not name.startswith(_RESERVED_PREFIXES)
 
 
 class WireProtocol(ABC):

@@ -13,7 +13,7 @@ from connect_sync.headers import Headers
 from connect_sync.http import Fields, Request
 from connect_sync.interceptor import Call, CallHooks, Interceptors
 from connect_sync.method import Method, StreamKind
-from connect_sync.protocols.protocol import remove_reserved
+from connect_sync.protocols.protocol import metadata_of
 from connect_sync.server.context import ServerContext
 from connect_sync.server.errors import ErrorMapper
 
@@ -141,8 +141,7 @@ def response_headers(leading: Headers | None, fields: Fields) -> Headers | Field
     """Return the headers of a response: the leading metadata that the handler wrote, and ``fields``."""
     if leading is None:
         return fields
-    headers = leading.copy()
-    remove_reserved(headers)
+    headers = metadata_of(leading)
     for name, value in fields:
         headers[name] = value
     return headers

@@ -11,7 +11,7 @@ from connect_sync.headers import Headers
 from connect_sync.http import Body, Fields, Request, Response, read_whole
 from connect_sync.protocol_type import ProtocolType
 from connect_sync.protocols import connect
-from connect_sync.protocols.protocol import remove_reserved
+from connect_sync.protocols.protocol import metadata_of
 from connect_sync.server.context import ServerContext
 from connect_sync.server.endpoint import ServerEndpoint, response_headers
 from connect_sync.server.plain import plain_response
@@ -136,8 +136,6 @@ def _headers(leading: Headers | None, trailing: Headers | None, fields: Fields) 
     if trailing is None:
         return response_headers(leading, fields)
     marked = Headers() if leading is None else leading.copy()
-    trailing = trailing.copy()
-    remove_reserved(trailing)
-    for name, value in trailing.multi_items():
+    for name, value in metadata_of(trailing).multi_items():
         marked.add(connect.TRAILER_PREFIX + name, value)
     return response_headers(marked, fields)
