@@ -81,23 +81,13 @@ class ClientContext(RequestContext):
         """Take the trailing metadata of the response."""
         self._response_trailers = trailers
 
-    def complete(self, error: ConnectError) -> None:
-        """Give an error the status and the metadata of the response that it is about, if there is one."""
-        if self.http_status is None:
-            return
-        error.http_status = self.http_status
-        pairs = [] if self._response_headers is None else self._response_headers.multi_items()
-        if self._response_trailers is not None:
-            pairs += self._response_trailers.multi_items()
-        error.metadata = Headers.from_wire(pairs)
-
 
 class ClientSettings(NamedTuple):
     """What holds for all calls of a client."""
 
     transport: Transport
     address: str
-    """The address, without what a log must not have."""
+    """The address as it is shown in errors, without a slash at its end."""
     prefix: str
     """The path of the address, which stands before that of each method."""
     peer: str
@@ -174,7 +164,7 @@ class ClientSettings(NamedTuple):
         if failure is None or trailers is None:
             raise self._foreign(response, body, ctx)
         ctx.set_trailers(trailers)
-        raise failure
+        raise add_response(failure, response, response.headers, trailers)
 
     def read_body(self, headers: Headers, body: Body) -> bytes:
         """Read a bare message, or a bare error. Raises ConnectError."""
@@ -211,6 +201,22 @@ class ClientSettings(NamedTuple):
                 data = compression.decompress(data, _MAX_FOREIGN_BYTES)
         url = self.address + ctx.method().path
         return foreign_response_error(url, response.status, response.headers, data, code)
+
+
+def add_response(
+    error: ConnectError, response: Response, headers: Headers, trailers: Headers | None = None
+) -> ConnectError:
+    """Return ``error`` with the status and the metadata of the response that it came with.
+
+    They are those of one attempt, which need not be the last one that its call has made.
+    """
+    if error.http_status is None:
+        error.http_status = response.status
+        pairs = headers.multi_items()
+        if trailers is not None:
+            pairs += trailers.multi_items()
+        error.metadata = Headers.from_wire(pairs)
+    return error
 
 
 def end_deadline(ctx: ClientContext) -> Deadline:

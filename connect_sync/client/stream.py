@@ -9,6 +9,7 @@ from typing import Any, Generic
 from connect_sync.client.call import (
     ClientContext,
     ClientSettings,
+    add_response,
     call_error,
     end_deadline,
     ending,
@@ -22,7 +23,7 @@ from connect_sync.endpoint import Endpoint
 from connect_sync.envelope import open_payload, read_envelopes, wrap_message
 from connect_sync.errors import ConnectError, MalformedError, TooLargeError
 from connect_sync.headers import Headers
-from connect_sync.http import Body, ClosingIterator, as_body, close_iterator
+from connect_sync.http import Body, ClosingIterator, Response, as_body, close_iterator
 from connect_sync.interceptor import CallHooks
 from connect_sync.method import Method, OutputT
 from connect_sync.protocols.protocol import EndEnvelopeProtocol
@@ -61,9 +62,7 @@ class StreamCaller:
             if message is not None and next(responses, None) is None:
                 return message
         count = "no message" if message is None else "several messages"
-        error = ConnectError(Code.UNIMPLEMENTED, f"the response has {count}: expected exactly one")
-        ctx.complete(error)
-        raise error
+        raise ConnectError(Code.UNIMPLEMENTED, f"the response has {count}: expected exactly one")
 
     def _send(self, body: Iterable[bytes], ctx: ClientContext) -> ClosingIterator[Any]:
         """Send a request, and return the messages of its response as they arrive."""
@@ -82,9 +81,9 @@ class StreamCaller:
         except BaseException as error:
             response_body.close()
             if isinstance(error, ConnectError):
-                ctx.complete(error)
+                add_response(error, response, response.headers)
             raise
-        messages = self._read(response_body, response.headers, compression, ctx)
+        messages = self._read(response, response_body, compression, ctx)
         return ClosingIterator(messages, (response_body,))
 
     def _wrap(self, messages: Iterable[Any]) -> Iterator[bytes]:
@@ -96,7 +95,7 @@ class StreamCaller:
             yield wrap_message(encode(message), compression, min_bytes)
 
     def _read(
-        self, body: Body, headers: Headers, compression: Compression | None, ctx: ClientContext
+        self, response: Response, body: Body, compression: Compression | None, ctx: ClientContext
     ) -> Iterator[Any]:
         """Yield the messages of a response as they arrive. Raises ConnectError."""
         protocol = self._protocol
@@ -106,7 +105,7 @@ class StreamCaller:
         end_flag = protocol.end_flag
         envelopes = read_envelopes(body, max_bytes)
         is_empty = True
-        end = None
+        end = trailers = None
         try:
             for flags, payload in envelopes:
                 check()
@@ -118,7 +117,7 @@ class StreamCaller:
                 yield decoder(message)
                 check()
             if is_empty:
-                end = protocol.trailers_only_end(headers)
+                end = protocol.trailers_only_end(response.headers)
             if end is None:
                 raise ConnectError(Code.INTERNAL, "the response is missing its end-of-stream message")
             failure, trailers = end
@@ -128,11 +127,9 @@ class StreamCaller:
             if failure is not None:
                 raise failure
         except (MalformedError, TooLargeError) as fault:
-            error = response_error(fault)
-            ctx.complete(error)
-            raise error from fault
+            raise add_response(response_error(fault), response, response.headers) from fault
         except ConnectError as error:
-            ctx.complete(error)
+            add_response(error, response, response.headers, trailers)
             raise
 
 

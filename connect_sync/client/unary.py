@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from connect_sync.client.call import ClientContext, ClientSettings, decode
+from connect_sync.client.call import ClientContext, ClientSettings, add_response, decode
 from connect_sync.codec import checked
 from connect_sync.errors import ConnectError
 from connect_sync.http import Response, as_body
@@ -38,13 +38,13 @@ class UnaryCaller:
         if response is None:
             response = self._post(request, ctx)
         body = as_body(response.body)
+        leading, trailing = connect.split_trailers(response.headers)
+        ctx.set_response(response.status, leading, trailing)
         try:
-            leading, trailing = connect.split_trailers(response.headers)
-            ctx.set_response(response.status, leading, trailing)
             self._settings.check_head(response, body, connect.UNARY, ctx)
             return decode(self._decode, self._settings.read_body(leading, body))
         except ConnectError as error:
-            ctx.complete(error)
+            add_response(error, response, leading, trailing)
             raise
         finally:
             body.close()
