@@ -113,12 +113,12 @@ def close_all(iterators: Iterable[object]) -> None:
 
 
 class ClosingIterator(Iterator[_ItemT]):
-    """An iterator that closes what it reads from: once, when that has ended or failed, or by ``close``.
+    """An iterator that closes what it reads from, once: when that ends or fails, or by ``close``.
 
     Not a generator: one that is closed before its first item would do nothing.
     """
 
-    __slots__ = ("_close_with", "_is_closed", "_next", "_run", "_source")
+    __slots__ = ("_close_with", "_closes_at_end", "_is_closed", "_next", "_run", "_source")
 
     def __init__(
         self,
@@ -127,6 +127,7 @@ class ClosingIterator(Iterator[_ItemT]):
         *,
         transform: Callable[[Any], _ItemT] | None = None,
         run: Callable[..., Any] | None = None,
+        closes_at_end: bool = True,
     ) -> None:
         """Iterate over ``source``.
 
@@ -135,6 +136,8 @@ class ClosingIterator(Iterator[_ItemT]):
             close_with: What to close after them. It may grow until then.
             transform: What to make of each item.
             run: What calls the source's functions: ``run(function, *arguments)``.
+            closes_at_end: Whether to close when the source has ended. Servers close a response themselves,
+                once it is sent.
         """
         iterator = iter(source)
         self._source = (iterator,) if iterator is source else (iterator, source)
@@ -142,14 +145,16 @@ class ClosingIterator(Iterator[_ItemT]):
         self._run = run
         step: Iterator[_ItemT] = iterator if transform is None else map(transform, iterator)
         self._next: Callable[[], _ItemT] = step.__next__ if run is None else partial(run, step.__next__)
+        self._closes_at_end = closes_at_end
         self._is_closed = False
 
     def __next__(self) -> _ItemT:
         """Return the next item."""
         try:
             return self._next()
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            if self._closes_at_end or not isinstance(error, StopIteration):
+                self.close()
             raise
 
     def close(self) -> None:

@@ -277,3 +277,9 @@ def test_random_bytes_are_envelopes_or_a_connect_error() -> None:
             assert rest == b""
         else:
             assert error.code in (Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED)
+
+
+@pytest.mark.parametrize("body", [b'{"name": "Jane"}', b"[1, 2, 3]", b'"Jane and John"', b"\n\x04Jane and"])
+def test_message_without_an_envelope_is_told_as_such(body: bytes) -> None:
+    with pytest.raises(MalformedError, match="is this a message without an envelope"):
+        list(read_envelopes(IterableBody([body]), 1000))

@@ -1,11 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from connect_sync import Code, ConnectError, Headers
-from connect_sync.http import READ_SIZE, IterableBody, Request, Response, as_body, close_iterator, read_whole
+from connect_sync.http import (
+    READ_SIZE,
+    ClosingIterator,
+    IterableBody,
+    Request,
+    Response,
+    as_body,
+    close_all,
+    close_iterator,
+    read_whole,
+)
 from tests.support import ScriptedBody
 
 
@@ -145,3 +156,94 @@ def test_request_is_without_query_and_peer_by_default() -> None:
 
 def test_response_is_without_body_by_default() -> None:
     assert tuple(Response(200, Headers()).body) == ()
+
+
+# Iterators that close what they read from
+
+
+class Source(Iterator[int]):
+    """Numbers, and what happens after them; it counts how often it is closed."""
+
+    def __init__(self, count: int = 2, then: BaseException | None = None) -> None:
+        self._numbers = iter(range(count))
+        self._then = then
+        self.close_count = 0
+
+    def __next__(self) -> int:
+        for number in self._numbers:
+            return number
+        raise self._then or StopIteration
+
+    def close(self) -> None:
+        self.close_count += 1
+
+
+def test_source_is_closed_once_at_its_end() -> None:
+    source, beside = Source(), Source()
+    iterator: ClosingIterator[int] = ClosingIterator(source, [beside])
+
+    assert list(iterator) == [0, 1]
+    iterator.close()
+    assert (source.close_count, beside.close_count) == (1, 1)
+
+
+@pytest.mark.parametrize("read_count", [0, 1])
+def test_source_is_closed_once_early(read_count: int) -> None:
+    source = Source()
+    iterator: ClosingIterator[int] = ClosingIterator(source)
+    for _ in range(read_count):
+        next(iterator)
+    assert source.close_count == 0
+    iterator.close()
+    iterator.close()
+
+    assert source.close_count == 1
+
+
+@pytest.mark.parametrize("closes_at_end", [True, False])
+def test_source_is_closed_when_it_fails(closes_at_end: bool) -> None:
+    error = KeyboardInterrupt()
+    source = Source(0, error)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        next(ClosingIterator(source, closes_at_end=closes_at_end))
+
+    assert raised.value is error
+    assert source.close_count == 1
+
+
+def test_source_may_be_left_open_at_its_end() -> None:
+    source = Source()
+    iterator: ClosingIterator[int] = ClosingIterator(source, closes_at_end=False)
+
+    assert list(iterator) == [0, 1]
+    assert source.close_count == 0
+    iterator.close()
+    assert source.close_count == 1
+
+
+def test_items_are_transformed() -> None:
+    assert list(ClosingIterator(Source(), transform=str)) == ["0", "1"]
+
+
+def test_all_functions_of_a_source_are_called_by_the_one_that_is_given() -> None:
+    called = []
+
+    def run(function: Callable[..., Any], *arguments: Any) -> Any:
+        called.append(getattr(function, "__name__", ""))
+        return function(*arguments)
+
+    assert list(ClosingIterator(Source(1), run=run)) == [0]
+    assert called == ["__next__", "__next__", "close_all"]
+
+
+def test_all_are_closed_though_one_of_them_fails() -> None:
+    class Failing(Source):
+        def close(self) -> None:
+            super().close()
+            raise ValueError("not closed")
+
+    sources = [Source(), Failing(), Source()]
+    with pytest.raises(ValueError, match="not closed"):
+        close_all(sources)
+
+    assert [source.close_count for source in sources] == [1, 1, 1]

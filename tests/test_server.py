@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from base64 import b64decode
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from tests.support import (
     READ,
     SERVER_STREAM,
     UNARY,
+    WEB_END,
     Answer,
     Observer,
     ScriptedBody,
@@ -28,6 +30,8 @@ from tests.support import (
     envelope,
     proto,
     serve,
+    split_envelopes,
+    trailer_lines,
 )
 
 ALL = [UNARY, READ, CLIENT_STREAM, SERVER_STREAM, BIDI]
@@ -429,3 +433,54 @@ def test_handler_of_a_stream_may_return_any_iterable() -> None:
         return [StringValue(value="a"), StringValue(value="b")]
 
     assert ask(serve(SERVER_STREAM, handler), SERVER_STREAM).texts == ["a", "b"]
+
+
+# The version of the protocol
+
+
+@pytest.mark.parametrize("method", [UNARY, CLIENT_STREAM, SERVER_STREAM, BIDI])
+def test_version_of_connect_may_be_required(method: TextMethod) -> None:
+    service = serve(method, require_connect_protocol_version=True)
+
+    assert ask(service, method).code == "invalid_argument"
+    expected = "unimplemented" if method is BIDI else None
+    assert ask(service, method, headers={"connect-protocol-version": "1"}).code == expected
+
+
+# Unknown methods
+
+
+@pytest.mark.parametrize("path", ["/unit.v1.UnitService/Absent", "/absent.v1.Service/Unary"])
+@pytest.mark.parametrize("subtype", ["grpc-web", "grpc-web+proto", "grpc-web+json", "grpc-web+thrift"])
+def test_unknown_method_has_a_status_of_grpc_web(path: str, subtype: str) -> None:
+    answer = send(serve(UNARY), "POST", path, f"application/{subtype}")
+    ((flags, end),) = answer.envelopes
+
+    assert (answer.status, answer.headers["content-type"]) == (200, f"application/{subtype}")
+    assert (flags, dict(trailer_lines(end))) == (
+        WEB_END,
+        {"grpc-status": "12", "grpc-message": f"unknown method {path}"},
+    )
+
+
+def test_unknown_method_has_a_status_of_grpc_web_text() -> None:
+    answer = send(serve(UNARY), "POST", "/a.B/C", "application/grpc-web-text")
+    ((_, end),) = split_envelopes(b64decode(answer.body))
+
+    assert dict(trailer_lines(end))["grpc-status"] == "12"
+
+
+def test_unknown_method_has_a_status_of_grpc_where_there_are_trailers() -> None:
+    headers = Headers({"content-type": "application/grpc"})
+    service = serve(UNARY)
+    answer = Answer(service(Request("POST", "/a.B/C", headers, accepts_trailers=True)))
+
+    assert (answer.status, answer.body) == (200, b"")
+    assert answer.trailers is not None
+    assert answer.trailers["grpc-status"] == "12"
+    assert service(Request("POST", "/a.B/C", headers)).status == 404
+
+
+@pytest.mark.parametrize("content_type", ["application/proto", "application/connect+json", "text/html", None])
+def test_unknown_method_is_a_page_of_http_to_others(content_type: str | None) -> None:
+    assert send(serve(UNARY), "POST", "/a.B/C", content_type).status == 404

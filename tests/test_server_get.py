@@ -10,9 +10,30 @@ from urllib.parse import quote
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 
-from connect_sync import Code, ConnectError, Headers, IdempotencyLevel, Method, RequestContext
+from connect_sync import (
+    Code,
+    ConnectError,
+    Headers,
+    IdempotencyLevel,
+    Method,
+    NotModified,
+    RequestContext,
+)
 from connect_sync.http import Request
-from tests.support import READ, UNARY, Answer, Clock, Handler, ScriptedBody, failing, proto, serve
+from tests.support import (
+    READ,
+    UNARY,
+    Answer,
+    Clock,
+    Handler,
+    ScriptedBody,
+    ask,
+    failing,
+    in_memory,
+    proto,
+    serve,
+    text,
+)
 
 
 def base64(data: bytes) -> str:
@@ -257,3 +278,56 @@ def test_query_of_a_post_is_not_looked_at() -> None:
     request = Request("POST", UNARY.path, headers, (proto("a"),), query="encoding=json&message=%22b%22")
 
     assert Answer(serve(UNARY)(request)).text == "a"
+
+
+# A result that has not changed
+
+
+EMPTY = "connect=v1&encoding=proto&message="
+
+
+def tagged(request: Any, ctx: RequestContext) -> Any:
+    ctx.response_headers()["etag"] = '"1"'
+    ctx.response_trailers()["spent"] = "5"
+    if ctx.request_headers().get("if-none-match") == '"1"':
+        raise NotModified
+    return request
+
+
+def test_result_that_has_not_changed_is_a_304_with_its_headers() -> None:
+    answer = get(EMPTY, {"if-none-match": '"1"'}, handler=tagged)
+
+    assert (answer.status, answer.body) == (304, b"")
+    assert dict(answer.headers) == {"etag": '"1"', "trailer-spent": "5", "vary": "accept-encoding"}
+
+
+def test_result_that_has_changed_is_whole() -> None:
+    answer = get(EMPTY, {"if-none-match": '"0"'}, handler=tagged)
+
+    assert (answer.status, answer.headers["etag"]) == (200, '"1"')
+
+
+def test_not_modified_is_an_unknown_error_to_a_post() -> None:
+    answer = ask(serve(READ, tagged), READ, headers={"if-none-match": '"1"'})
+
+    assert (answer.status, answer.code) == (500, "unknown")
+
+
+def test_client_is_told_that_a_result_has_not_changed() -> None:
+    client = in_memory(serve(READ, tagged))
+    with pytest.raises(NotModified) as raised:
+        client.call_unary(READ, text(), use_get=True, headers={"if-none-match": '"1"'})
+
+    assert raised.value.http_status == 304
+    assert raised.value.metadata["etag"] == '"1"'
+
+
+# The version of the protocol
+
+
+def test_version_may_be_required() -> None:
+    query = "encoding=proto&message="
+
+    assert get(query).status == 200
+    assert get(query, require_connect_protocol_version=True).code == "invalid_argument"
+    assert get(f"connect=v1&{query}", require_connect_protocol_version=True).status == 200

@@ -9,9 +9,10 @@ server's own ``wsgi.input``, so that streams are live both ways.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from contextvars import ContextVar
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,7 +27,7 @@ try:
 except ImportError as _error:
     raise ImportError("Django 5.2 or newer is not installed: pip install 'connect-sync[django]'") from _error
 
-from connect_sync.http import close_iterator
+from connect_sync.http import ClosingIterator
 from connect_sync.method import StreamKind
 from wsgi_adapters.application import ERROR_KEY, ConnectWSGIApplication, copy_environ
 from wsgi_adapters.django_errors import ERRORS
@@ -122,13 +123,10 @@ class _ServiceView:
             databases = self._databases(path)
             for alias in databases:
                 stack.enter_context(transaction.atomic(using=alias))
-            token = _request.set(request)
-            try:
-                body = self._application(environ, start)
-            finally:
-                _request.reset(token)
+            run = partial(_with_request, request)
+            body = run(self._application, environ, start)
             if not isinstance(body, tuple):
-                body = _ResponseChunks(body, request)
+                body = ClosingIterator(body, run=run, closes_at_end=False)
                 _close_with(request, body)
             if ERROR_KEY in environ:
                 # The response is there, and no exception will tell Django.
@@ -165,27 +163,13 @@ def _refuse_write(data: bytes, /) -> None:
     raise NotImplementedError("the body of the response is what the application returns")
 
 
-class _ResponseChunks(Iterator[bytes]):
-    """The chunks of a response, each of which is made with the request at hand."""
-
-    def __init__(self, chunks: Iterable[bytes], request: HttpRequest) -> None:
-        self._chunks = chunks
-        self._iterator = iter(chunks)
-        self._request = request
-
-    def __next__(self) -> bytes:
-        token = _request.set(self._request)
-        try:
-            return next(self._iterator)
-        finally:
-            _request.reset(token)
-
-    def close(self) -> None:
-        token = _request.set(self._request)
-        try:
-            close_iterator(self._chunks)
-        finally:
-            _request.reset(token)
+def _with_request(request: HttpRequest, function: Callable[..., Any], /, *arguments: Any) -> Any:
+    """Return what ``function`` returns for ``arguments``, with ``request`` for `current_request`."""
+    token = _request.set(request)
+    try:
+        return function(*arguments)
+    finally:
+        _request.reset(token)
 
 
 class _RepeatedHeaders(HttpResponseBase):
@@ -227,7 +211,7 @@ def _as_wsgi(path: str) -> str:
 
 
 def _response(
-    request: HttpRequest, start: _Start, body: tuple[bytes, ...] | _ResponseChunks
+    request: HttpRequest, start: _Start, body: tuple[bytes, ...] | ClosingIterator[bytes]
 ) -> HttpResponseBase:
     status, _, reason = start.status.partition(" ")
     headers: dict[str, str] = {}
@@ -249,7 +233,7 @@ def _response(
     return response
 
 
-def _close_with(request: HttpRequest, chunks: _ResponseChunks) -> None:
+def _close_with(request: HttpRequest, chunks: ClosingIterator[bytes]) -> None:
     """Let Django close ``chunks`` when it is done with ``request``.
 
     It closes the request with whatever response it has sent. That need not be the one of these chunks:
