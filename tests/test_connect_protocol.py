@@ -384,13 +384,21 @@ def test_error_of_an_unknown_code_has_that_of_the_http_status(code: Any) -> None
     assert (error.code, error.message) == (Code.UNAUTHENTICATED, "oops")
 
 
-@pytest.mark.parametrize("code", [None, 5, True, ["not_found"], {}])
+@pytest.mark.parametrize("body", [b'{"message": "oops"}', b'{"code": null, "message": "oops"}'])
+def test_message_without_a_code_has_that_of_the_http_status(body: bytes) -> None:
+    error = decoded(503, body)
+
+    assert (error.code, error.message) == (Code.UNAVAILABLE, "oops")
+
+
+@pytest.mark.parametrize("code", [5, True, ["not_found"], {}])
 def test_object_whose_code_is_not_text_is_not_an_error_of_the_protocol(code: Any) -> None:
     assert decode_error(503, json.dumps({"code": code, "message": "oops"}).encode()) is None
 
 
-def test_object_without_a_code_is_not_an_error_of_the_protocol() -> None:
-    assert decode_error(503, b'{"message": "oops"}') is None
+@pytest.mark.parametrize("body", [b"{}", b'{"detail": "oops"}', b'{"message": {"text": "oops"}}'])
+def test_object_with_neither_a_code_nor_a_message_is_not_an_error_of_the_protocol(body: bytes) -> None:
+    assert decode_error(503, body) is None
 
 
 @pytest.mark.parametrize("message", [None, 5, [], {}])

@@ -141,12 +141,16 @@ def encode_error(error: ConnectError) -> bytes:
 def decode_error(status: int, body: bytes) -> ConnectError | None:
     """Read the JSON body of an error response; return None if it is not an error of the protocol.
 
-    Where the code is unknown, it is inferred from the status ("HTTP to error code").
+    Where the code is unknown, or missing beside a message, it is inferred from the status ("HTTP to error
+    code").
     """
     error = _load(body)
-    if not isinstance(error, dict) or not isinstance(error.get("code"), str):
+    if not isinstance(error, dict):
         return None
-    return _error_from_json(error, Code.from_http_status(status))
+    code, message = error.get("code"), error.get("message")
+    if isinstance(code, str) or (code is None and isinstance(message, str)):
+        return _error_from_json(error, Code.from_http_status(status))
+    return None
 
 
 def split_trailers(headers: Headers) -> tuple[Headers, Headers]:
