@@ -175,7 +175,7 @@ class Request:
     __slots__ = ("accepts_trailers", "body", "error", "headers", "method", "path", "peer", "query")
 
     error: ConnectError | None
-    """How the call that the request made has failed, which the server says before its response has ended."""
+    """The error of the call, if it failed. A service sets it before it sends the end of the response."""
 
     def __init__(
         self,

@@ -136,7 +136,7 @@ _ARGUMENTS = {
     "on_end": ("token", "ctx", "error"),
 }
 
-# Names that other libraries have for the same, which no measure of similarity finds.
+# What other libraries call the same, which a measure of similarity does not find.
 _SYNONYMS = {
     **dict.fromkeys(("on_begin", "on_call", "on_enter", "on_open", "on_request"), "on_start"),
     **dict.fromkeys(

@@ -178,7 +178,7 @@ class _EnvironRequest(Request):
 
     @property
     def error(self) -> ConnectError | None:
-        """How the call has failed."""
+        """The error of the call, if it failed: in the environ, and in those that it was copied from."""
         error: ConnectError | None = self._environ.get(ERROR_KEY)
         return error
 

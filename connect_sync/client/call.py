@@ -269,7 +269,7 @@ def run(endpoint: Endpoint, request: Any, ctx: ClientContext) -> Any:
 
 @contextmanager
 def ending(hooks: CallHooks) -> Iterator[None]:
-    """End a call by the exception that leaves the block, if one does."""
+    """End a call with the exception that leaves the block, if any."""
     try:
         yield
     except BaseException as raised:

@@ -41,13 +41,13 @@ class ServerEndpoint(Endpoint):
         self.requires_version: bool = requires_version
 
     def to_connect_error(self, raised: BaseException) -> ConnectError:
-        """Return what the client may know of an exception; what it may not know is logged."""
+        """Return what the client may know of an exception. The rest is logged."""
         return self._errors.to_connect_error(raised, self.method)
 
     def refuse(self, request: Request, ctx: ServerContext, problem: ConnectError) -> ConnectError:
-        """End a call whose request has the ``problem``, and return the error to tell the client.
+        """End a call whose request head is malformed, and return the error to tell the client.
 
-        Interceptors see that call, and may refuse it first.
+        Interceptors see this call too, and may refuse it for another reason than the ``problem``.
 
         Raises:
             BaseException: What a hook raised, if it is not an Exception.
@@ -62,7 +62,7 @@ class ServerEndpoint(Endpoint):
             return self.fail(request, hooks, raised)
 
     def fail(self, request: Request, hooks: CallHooks | None, raised: BaseException) -> ConnectError:
-        """End a call that ``raised`` has ended, and return the error to tell the client.
+        """End a call with the exception ``raised``, and return the error to tell the client.
 
         Raises:
             BaseException: ``raised``, or what an ``on_end`` raised, if it is not an Exception: it goes on
@@ -70,14 +70,14 @@ class ServerEndpoint(Endpoint):
         """
         is_exception = isinstance(raised, Exception)
         if hooks is not None and raised is hooks.raised and not is_exception:
-            raise raised  # by `tell`: the call has ended
+            raise raised  # by `report`: the call has ended
         error = self.to_connect_error(raised)
         if hooks is not None:
             error = hooks.end(error, can_tell=is_exception)
         if not is_exception:
             request.error = error
             raise raised
-        return self.tell(request, hooks, error)
+        return self.report(request, hooks, error)
 
     def abandon(
         self, request: Request, hooks: CallHooks | None, raised: BaseException, deadline: Deadline | None
@@ -96,12 +96,12 @@ class ServerEndpoint(Endpoint):
         error.__cause__ = raised
         if hooks is not None:
             error = hooks.end(error, can_tell=False)
-        self.tell(request, hooks, error)
+        self.report(request, hooks, error)
         if not isinstance(raised, Exception):
             raise raised
 
-    def tell(self, request: Request, hooks: CallHooks | None, error: ConnectError) -> ConnectError:
-        """Return ``error``, the outcome of a call, once the request has it, for what is around the service.
+    def report(self, request: Request, hooks: CallHooks | None, error: ConnectError) -> ConnectError:
+        """Return ``error``, and record it as the outcome of the call for middleware to find.
 
         Raises:
             BaseException: What an ``on_end`` raised, if it is not an Exception.

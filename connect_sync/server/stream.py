@@ -94,11 +94,11 @@ class StreamHandler:
         return Response(200, response_headers(leading, fields), chunks, trailers)
 
     def _refuse(self, request: Request, problem: ConnectError) -> Response:
-        """Answer a request whose head is malformed: it is a call, too, and may be refused before."""
+        """Answer a request whose head is malformed. Interceptors see it like any other call."""
         ctx = ServerContext(self._method, request, None, self._protocol_type)
         error = self._endpoint.refuse(request, ctx, problem)
         if error.code is Code.UNIMPLEMENTED:
-            # gRPC, "Compression": a client whose compression is unknown is told which ones are known.
+            # gRPC, "Compression": the answer to an unknown compression lists the known ones.
             return self._end_alone(
                 error, ctx, ((self._protocol.accept_encoding, self._compressions.names or IDENTITY),)
             )
@@ -146,7 +146,7 @@ class StreamHandler:
             if hooks is not None:
                 error = hooks.end(None)
                 if error is not None:
-                    error = endpoint.tell(request, hooks, error)
+                    error = endpoint.report(request, hooks, error)
         except BaseException as raised:
             error = endpoint.fail(request, hooks, raised)
         end = self._end(error, ctx, trailers)
@@ -212,7 +212,7 @@ class StreamHandler:
             if hooks is not None:
                 error = hooks.end(None)
                 if error is not None:
-                    error = endpoint.tell(request, hooks, error)
+                    error = endpoint.report(request, hooks, error)
         except BaseException as raised:
             if is_abandoned:
                 endpoint.abandon(request, hooks, raised, deadline)

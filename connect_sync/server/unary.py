@@ -83,7 +83,7 @@ class UnaryHandler:
             if hooks is not None:
                 failure = hooks.end(None)
                 if failure is not None:
-                    return _error_response(self._endpoint.tell(request, hooks, failure), ctx)
+                    return _error_response(self._endpoint.report(request, hooks, failure), ctx)
             leading, trailing = response_metadata(ctx)
             if leading is None and trailing is None:
                 return Response(200, fields, (payload,))
@@ -92,7 +92,7 @@ class UnaryHandler:
             return _error_response(self._endpoint.fail(request, hooks, raised), ctx)
 
     def _refuse(self, request: Request, problem: ConnectError) -> Response:
-        """Answer a request whose head is malformed: it is a call, too, and may be refused before."""
+        """Answer a request whose head is malformed. Interceptors see it like any other call."""
         ctx = ServerContext(self._method, request, None, ProtocolType.CONNECT)
         return _error_response(self._endpoint.refuse(request, ctx, problem), ctx)
 
