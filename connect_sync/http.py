@@ -174,9 +174,6 @@ class Request:
 
     __slots__ = ("accepts_trailers", "body", "error", "headers", "method", "path", "peer", "query")
 
-    error: ConnectError | None
-    """The error of the call, if it failed. A service sets it before it sends the end of the response."""
-
     def __init__(
         self,
         method: str,
@@ -206,7 +203,8 @@ class Request:
         self.body: Iterable[bytes] = body
         self.peer: str | None = peer
         self.accepts_trailers: bool = accepts_trailers
-        self.error = None
+        self.error: ConnectError | None = None
+        """The error of the call, if it failed. A service sets it before it sends the end of the response."""
 
 
 class Response:

@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, Protocol, TypeAlias, TypeVar, cast, overload
 
 from google.protobuf.message import Message
 
@@ -224,7 +224,7 @@ class Interceptors:
             _check_interceptor(interceptor)
         self._context_class = context_class
         pairs = [
-            (interceptor.on_start, getattr(interceptor, "on_end", _ignore_end))
+            (cast(StartInterceptor, interceptor).on_start, getattr(interceptor, "on_end", _ignore_end))
             for interceptor in self._interceptors
             if hasattr(interceptor, "on_start")
         ]

@@ -183,7 +183,7 @@ class _EnvironRequest(Request):
         return error
 
     @error.setter
-    def error(self, error: ConnectError | None) -> None:
+    def error(self, error: ConnectError | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         environ: WSGIEnvironment | None = self._environ
         while environ is not None:
             environ[ERROR_KEY] = error
