@@ -62,7 +62,7 @@ class Authentication:
             raise ConnectError(Code.UNAUTHENTICATED, "this takes a bearer token")
         return user
 
-    def on_end(self, token: str, ctx: RequestContext, error: Exception | None) -> None:
+    def on_end(self, token: str, ctx: RequestContext, error: ConnectError | None) -> None:
         """Say how the call ended; `token` is what `on_start` returned."""
         outcome = "ok" if error is None else str(error)
         say(f"{ctx.method().name} by {token}: {outcome}")
