@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar, Token
+from threading import get_ident
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from wsgiref.validate import validator
@@ -464,20 +466,20 @@ class Observer:
 
     def __init__(self) -> None:
         self.starts = 0
-        self.errors: list[Exception | None] = []
+        self.errors: list[ConnectError | None] = []
 
     def on_start(self, ctx: RequestContext) -> int:
         self.starts += 1
         return self.starts
 
-    def on_end(self, token: int, ctx: RequestContext, error: Exception | None) -> None:
+    def on_end(self, token: int, ctx: RequestContext, error: ConnectError | None) -> None:
         assert token == self.starts
         self.errors.append(error)
 
     @property
     def codes(self) -> list[Code | None]:
         """The codes of the ends; None for an end without an error."""
-        return [error.code if isinstance(error, ConnectError) else None for error in self.errors]
+        return [None if error is None else error.code for error in self.errors]
 
 
 class Relay:
@@ -502,3 +504,28 @@ class Clock:
 
     def advance_ms(self, milliseconds: float) -> None:
         self.now += milliseconds / 1000
+
+
+user: ContextVar[str] = ContextVar("user", default="nobody")
+
+
+class ScopedObserver(Observer):
+    """An observer that sets a context variable for the time of a call, in whose trailers it tells the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[int] = set()
+        self._tokens: dict[int, Token[str]] = {}
+
+    def on_start(self, ctx: RequestContext) -> int:
+        token = super().on_start(ctx)
+        self.threads.add(get_ident())
+        self._tokens[token] = user.set("jane")
+        return token
+
+    def on_end(self, token: int, ctx: RequestContext, error: ConnectError | None) -> None:
+        super().on_end(token, ctx, error)
+        assert user.get() == "jane"
+        user.reset(self._tokens.pop(token))  # raises in any other context
+        self.threads.add(get_ident())
+        ctx.response_trailers()["ended-with"] = "ok" if error is None else error.code.value

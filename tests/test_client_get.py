@@ -206,7 +206,7 @@ def test_interceptor_sees_how_the_call_was_sent(size: int, http_method: str) -> 
         def on_start(self, ctx: RequestContext) -> None:
             """Do nothing."""
 
-        def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+        def on_end(self, token: None, ctx: RequestContext, error: ConnectError | None) -> None:
             seen.append(ctx.http_method())
 
     client, _ = scripted(unary_response(), interceptors=[Looking()])

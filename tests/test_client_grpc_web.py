@@ -247,7 +247,7 @@ def test_interceptor_of_a_call_by_get_sees_a_post() -> None:
         def on_start(self, ctx: RequestContext) -> None:
             seen.append(ctx.http_method())
 
-        def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+        def on_end(self, token: None, ctx: RequestContext, error: ConnectError | None) -> None:
             seen.append(ctx.http_method())
 
     client, _ = scripted(ok_response(), interceptors=[Recorder()])

@@ -432,7 +432,7 @@ class Recorder:
     def on_start(self, ctx: RequestContext) -> None:
         self.note("start")
 
-    def on_end(self, token: object, ctx: RequestContext, error: Exception | None) -> None:
+    def on_end(self, token: object, ctx: RequestContext, error: ConnectError | None) -> None:
         self.note("end")
 
 

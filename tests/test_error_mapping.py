@@ -409,7 +409,7 @@ class Failing:
     def on_start(self, ctx: RequestContext) -> None:
         self._fail("on_start")
 
-    def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+    def on_end(self, token: None, ctx: RequestContext, error: ConnectError | None) -> None:
         self._fail("on_end")
 
     def intercept_unary(self, call_next: Any, request: Any, ctx: RequestContext) -> Any:

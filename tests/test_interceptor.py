@@ -92,7 +92,7 @@ class Recorder:
     def on_start(self, ctx: RequestContext) -> None:
         self._log.append(f"{self._name} starts")
 
-    def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+    def on_end(self, token: None, ctx: RequestContext, error: ConnectError | None) -> None:
         self._log.append(f"{self._name} ends")
 
 
@@ -440,7 +440,7 @@ def test_interceptor_knows_the_method(side: str, method: TextMethod) -> None:
         def on_start(self, ctx: RequestContext) -> None:
             seen.append(ctx.method())
 
-        def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+        def on_end(self, token: None, ctx: RequestContext, error: ConnectError | None) -> None:
             seen.append(ctx.method())
 
     call(side, method, [Looking()])
@@ -487,7 +487,7 @@ def test_trailing_metadata_that_a_server_interceptor_adds_at_the_end_reaches_the
         def on_start(self, ctx: RequestContext) -> None:
             """Do nothing."""
 
-        def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+        def on_end(self, token: None, ctx: RequestContext, error: ConnectError | None) -> None:
             ctx.response_trailers()["took"] = "5"
 
     with ResponseMetadata() as metadata:
@@ -504,7 +504,7 @@ def test_client_interceptor_sees_the_metadata_of_the_response_at_the_end(method:
         def on_start(self, ctx: RequestContext) -> None:
             """Do nothing."""
 
-        def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+        def on_end(self, token: None, ctx: RequestContext, error: ConnectError | None) -> None:
             seen.append((ctx.response_headers()["mark"], ctx.response_trailers()["mark"]))
 
     class Marking:
@@ -728,7 +728,7 @@ def test_interceptor_that_raises_at_the_start_ends_the_call_and_is_not_told_its_
 @KINDS
 def test_interceptor_that_raises_at_the_end_fails_the_call(side: str, method: TextMethod) -> None:
     class Failing(Observer):
-        def on_end(self, token: int, ctx: RequestContext, error: Exception | None) -> None:
+        def on_end(self, token: int, ctx: RequestContext, error: ConnectError | None) -> None:
             super().on_end(token, ctx, error)
             raise ConnectError(Code.DATA_LOSS, "nothing was written down")
 
@@ -748,7 +748,7 @@ def test_token_goes_from_the_start_to_the_end_of_the_same_call(side: str) -> Non
             tokens.append(token := object())
             return token
 
-        def on_end(self, token: object, ctx: RequestContext, error: Exception | None) -> None:
+        def on_end(self, token: object, ctx: RequestContext, error: ConnectError | None) -> None:
             tokens.append(token)
 
     service = serve(SERVER_STREAM, interceptors=[Pairing()] if side == "server" else ())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
 
 import gevent  # type: ignore[import-untyped]
@@ -33,26 +32,18 @@ from connect_sync import (
     StreamKind,
 )
 from connect_sync.http import Body
-from tests.support import OK_END, OK_WEB_END, SERVICE, Clock, envelope, proto, text, web_end
-
-user: ContextVar[str] = ContextVar("user", default="nobody")
-
-
-class Recorder:
-    """Keeps what it is told of a call, and sets a context variable for as long as that lasts."""
-
-    def __init__(self) -> None:
-        self.starts = 0
-        self.ends: list[ConnectError | None] = []
-
-    def on_start(self, ctx: RequestContext) -> Token[str]:
-        self.starts += 1
-        return user.set("jane")
-
-    def on_end(self, token: Token[str], ctx: RequestContext, error: ConnectError | None) -> None:
-        assert user.get() == "jane"
-        user.reset(token)  # raises in any other context
-        self.ends.append(error)
+from tests.support import (
+    OK_END,
+    OK_WEB_END,
+    SERVICE,
+    Clock,
+    ScopedObserver,
+    envelope,
+    proto,
+    text,
+    user,
+    web_end,
+)
 
 
 class Incoming(Body):
@@ -174,7 +165,7 @@ class Call:
 
     def __init__(self, form: Form, answer: Response | Callable[[Request], Response], **options: Any) -> None:
         self.form = form
-        self.recorder = Recorder()
+        self.recorder = ScopedObserver()
         interceptors = [self.recorder, *options.pop("interceptors", ())]
         self.transport = Answering(answer if callable(answer) else lambda request: answer)
         self.client = ConnectClient(
@@ -205,9 +196,9 @@ class Call:
 
     def end(self) -> ConnectError | None:
         """Return the outcome that ``on_end`` was given, once."""
-        assert (self.recorder.starts, len(self.recorder.ends)) == (1, 1)
+        assert (self.recorder.starts, len(self.recorder.errors)) == (1, 1)
         assert user.get() == "nobody"
-        return self.recorder.ends[0]
+        return self.recorder.errors[0]
 
     def given_up(self, cause: object) -> None:
         """Check that the call was given up on this side, because of ``cause``."""
@@ -375,7 +366,7 @@ def test_stream_that_is_closed_early(form: Form, read_count: int) -> None:
     for _ in range(read_count):
         next(stream)
         assert user.get() == "nobody"
-    assert call.recorder.ends == []
+    assert call.recorder.errors == []
     stream.close()
     stream.close()
 
@@ -434,7 +425,7 @@ class Refusing:
 @all_forms
 def test_refusal_at_the_start(form: Form) -> None:
     error = ConnectError(Code.UNAUTHENTICATED, "log in first")
-    inner = Recorder()
+    inner = ScopedObserver()
     call = Call(form, form.success(), interceptors=[Refusing(error), inner])
 
     assert call.fail() is error

@@ -10,7 +10,6 @@ import json
 import threading
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
 
 import gevent  # type: ignore[import-untyped]
@@ -37,36 +36,15 @@ from tests.support import (
     WEB_END,
     Clock,
     Handler,
+    ScopedObserver,
     envelope,
     proto,
     serve,
     split_envelopes,
     text,
     trailer_lines,
+    user,
 )
-
-user: ContextVar[str] = ContextVar("user", default="nobody")
-
-
-class Recorder:
-    """Keeps what it is told of a call, and sets a context variable for as long as that lasts."""
-
-    def __init__(self) -> None:
-        self.starts = 0
-        self.ends: list[ConnectError | None] = []
-        self.threads: set[int] = set()
-
-    def on_start(self, ctx: RequestContext) -> Token[str]:
-        self.starts += 1
-        self.threads.add(threading.get_ident())
-        return user.set("jane")
-
-    def on_end(self, token: Token[str], ctx: RequestContext, error: ConnectError | None) -> None:
-        assert user.get() == "jane"
-        user.reset(token)  # raises in any other context
-        self.threads.add(threading.get_ident())
-        self.ends.append(error)
-        ctx.response_trailers()["ended-with"] = "ok" if error is None else error.code.value
 
 
 class Incoming(Body):
@@ -232,7 +210,7 @@ class Outcome:
 
     def __init__(self, form: Form, handler: Handler | None, **options: Any) -> None:
         self.form = form
-        self.recorder: Any = options.pop("recorder", None) or Recorder()
+        self.recorder: Any = options.pop("recorder", None) or ScopedObserver()
         method = options.pop("method", form.method)
         interceptors = [self.recorder, *options.pop("interceptors", ())]
         self.service: Service = serve(method, handler, interceptors=interceptors, **options)
@@ -264,13 +242,13 @@ class Outcome:
         body = b"".join(response.body)
         told = self.form.wire.read(response, body)
         assert self.recorder.starts == 1
-        assert len(self.recorder.ends) == 1
+        assert len(self.recorder.errors) == 1
         self.check_end(request, told.code)
         assert told.trailers.get("ended-with") == (told.code or "ok")
         return told
 
     def check_end(self, request: Request, code: str | None) -> None:
-        (error,) = self.recorder.ends
+        (error,) = self.recorder.errors
         assert request.error is error
         assert (None if error is None else error.code.value) == code
         assert self.recorder.threads == {threading.get_ident()}
@@ -279,7 +257,7 @@ class Outcome:
     @property
     def cause(self) -> BaseException | None:
         error: ConnectError | None
-        (error,) = self.recorder.ends
+        (error,) = self.recorder.errors
         assert error is not None
         return error.__cause__
 
@@ -329,7 +307,7 @@ def test_error_of_the_handler(form: Form) -> None:
     told = outcome.serve(outcome.request())
 
     assert (told.code, told.message) == ("aborted", "try again")
-    assert outcome.recorder.ends == [error]
+    assert outcome.recorder.errors == [error]
 
 
 @all_forms
@@ -477,7 +455,7 @@ def test_client_that_disconnects_within_its_request(form: Form) -> None:
     outcome = Outcome(form, default_handler(form))
     outcome.serve(outcome.request(body=Incoming(b"", gone)))
 
-    assert outcome.recorder.ends == [gone]
+    assert outcome.recorder.errors == [gone]
 
 
 @streams
@@ -608,14 +586,14 @@ class Refusing:
     ids=_class_name,
 )
 def test_refusal_at_the_start_is_the_answer(form: Form, error: Exception) -> None:
-    inner = Recorder()
+    inner = ScopedObserver()
     outcome = Outcome(form, lambda request, ctx: pytest.fail("called"), interceptors=[Refusing(error), inner])
     body = Incoming(b"")
     told = outcome.serve(outcome.request(body=body))
 
     is_expected = isinstance(error, ConnectError)
     assert told.code == ("unauthenticated" if is_expected else "internal")
-    assert outcome.recorder.ends[0] is error if is_expected else outcome.cause is error
+    assert outcome.recorder.errors[0] is error if is_expected else outcome.cause is error
     assert (inner.starts, body.read_count) == (0, 0)
 
 
@@ -688,7 +666,7 @@ def test_error_at_the_end_takes_the_place_of_the_outcome(form: Form, fails_befor
     told = outcome.serve(outcome.request())
 
     assert (told.code, told.message) == ("data_loss", "nothing was written down")
-    assert outcome.recorder.ends == [error]
+    assert outcome.recorder.errors == [error]
     assert [end and end.code for end in failing.ends] == [Code.ABORTED if fails_before else None]
 
 

@@ -692,7 +692,7 @@ def test_handler_behind_a_generator_is_cleaned_up_when_the_client_leaves(read_co
 @pytest.mark.parametrize(
     "error", [None, ConnectError(Code.ABORTED), KeyError()], ids=["success", "own", "unexpected"]
 )
-def test_handler_is_cleaned_up_when_it_ends(error: Exception | None) -> None:
+def test_handler_is_cleaned_up_when_it_ends(error: ConnectError | None) -> None:
     handler = Cleanup("a", error=error)
     ask(serve(SERVER_STREAM, handler), SERVER_STREAM)
 

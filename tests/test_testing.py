@@ -209,7 +209,7 @@ def test_headers_of_the_request_are_not_shared_with_the_server() -> None:
     class Looking:
         def on_start(self, ctx: RequestContext) -> None: ...
 
-        def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+        def on_end(self, token: None, ctx: RequestContext, error: ConnectError | None) -> None:
             seen.append("mine" in ctx.request_headers())
 
     def handler(request: Any, ctx: RequestContext) -> Any:

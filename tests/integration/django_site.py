@@ -19,7 +19,7 @@ from django.urls import include, path
 from echo.v1.echo_connect import EchoServiceWSGIApplication
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
-from connect_sync import RequestContext
+from connect_sync import ConnectError, RequestContext
 from tests.integration.service import Echo, Reporter, raise_as_asked
 from wsgi_adapters.cors import ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS
 from wsgi_adapters.router import Router
@@ -144,7 +144,7 @@ class DatabaseConnections:
     def on_start(self, ctx: RequestContext) -> None:
         close_old_connections()
 
-    def on_end(self, token: None, ctx: RequestContext, error: Exception | None) -> None:
+    def on_end(self, token: None, ctx: RequestContext, error: ConnectError | None) -> None:
         close_old_connections()
 
 

@@ -27,7 +27,7 @@ class Ends:
     def on_start(self, ctx: RequestContext) -> Reporter:
         return Reporter(ctx)
 
-    def on_end(self, token: Reporter, ctx: RequestContext, error: Exception | None) -> None:
+    def on_end(self, token: Reporter, ctx: RequestContext, error: ConnectError | None) -> None:
         with token:
             token.tell(error.code.value if isinstance(error, ConnectError) else "ended")
 
