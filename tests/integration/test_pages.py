@@ -6,6 +6,9 @@ does what the page says.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.integration.newcomer import README, Newcomer, read_blocks
@@ -63,8 +66,14 @@ def text_of(page: str, section: str, subsection: str = "") -> list[str]:
 
 
 def test_python_of_the_pages_is_typed(newcomer: Newcomer) -> None:
-    files = " ".join(f"{page}.py" for page in _PAGES)
-    newcomer.run(f"mypy --strict --python-version=3.10 --cache-dir=/dev/null {files} 1>&2")
+    arguments = ["--strict", "--python-version=3.10", "--cache-dir=/dev/null"]
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", *arguments, *(f"{page}.py" for page in _PAGES)],
+        cwd=newcomer.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 # docs/interceptors.md
