@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from connect_sync.code import Code
-from connect_sync.errors import ConnectError, MalformedError, TooLargeError
+from connect_sync.errors import ConnectError, MalformedError, TooLargeError, describe
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -415,18 +415,24 @@ class Compressions:
     names: str
     """The names, as an accept header lists them, without ``identity``."""
 
-    def __init__(self, compressions: Iterable[Compression | str]) -> None:
-        """Take the compressions in order of preference.
+    def __init__(self, compressions: Iterable[Compression | str], option: str = "compressions") -> None:
+        """Take the compressions in order of preference. ``option`` is what errors call them.
 
         Raises:
-            TypeError: ``compressions`` is a ``str``.
+            TypeError: ``compressions`` is not a list, or not all of its elements are a `Compression` or a
+                name.
             ValueError: A name is unknown, is ``identity``, has other characters than ``a-z 0-9 - _ .``, or
                 belongs to two compressions; or a package is not installed.
         """
-        if isinstance(compressions, str):
-            raise TypeError(f'compressions must be a list such as ["gzip"], got the string {compressions!r}')
+        expected = f"{option} must be a list of Compressions and their names"
+        if isinstance(compressions, str) or _is_compression(compressions):
+            name = repr(compressions) if isinstance(compressions, str) else "…"
+            raise TypeError(f"{expected}, got {describe(compressions)}: write [{name}]")
+        if not isinstance(compressions, Iterable):
+            raise TypeError(f"{expected}, got {describe(compressions)}")
         self._by_name: dict[str, Compression] = {}
-        for compression in map(find_compression, compressions):
+        for element in compressions:
+            compression = find_compression(element, f"each of {option}")
             if compression.name == IDENTITY:
                 raise ValueError(f"a compression must have another name than {IDENTITY!r}")
             if not _is_name(compression.name):
@@ -502,13 +508,22 @@ def _parse_names(accept: str) -> Iterator[str]:
             yield name.strip()
 
 
-def find_compression(compression: Compression | str) -> Compression:
-    """Return the compression with that name, or the compression itself.
+def _is_compression(value: object) -> bool:
+    return not isinstance(value, type) and all(
+        hasattr(value, name) for name in ("name", "compress", "decompress")
+    )
+
+
+def find_compression(compression: Compression | str, option: str = "compression") -> Compression:
+    """Return the compression with that name, or the compression itself. ``option`` is what errors call it.
 
     Raises:
+        TypeError: ``compression`` is neither a `Compression` nor the name of one.
         ValueError: The name is unknown, or its package is not installed.
     """
     if not isinstance(compression, str):
+        if not _is_compression(compression):
+            raise TypeError(f"{option} must be a Compression or the name of one, got {describe(compression)}")
         return compression
     for known in DEFAULT_COMPRESSIONS:
         if known.name == compression:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from connect_sync.codec import Encoder
-from connect_sync.compression import Compression, Compressions
-from connect_sync.envelope import check_compress_min_bytes
+from connect_sync.compression import Compressions
 from connect_sync.errors import TooLargeError, describe
 from connect_sync.interceptor import Call, Hooks, Interceptors
 from connect_sync.method import Method
@@ -23,7 +21,7 @@ class MessageOptions:
         *,
         read_max_bytes: int,
         send_max_bytes: int | None,
-        compressions: Iterable[Compression | str],
+        compressions: Compressions,
         compress_min_bytes: int,
     ) -> None:
         """Take the options.
@@ -32,19 +30,19 @@ class MessageOptions:
             read_max_bytes: How large a received message may be, decompressed, in bytes.
             send_max_bytes: How large a sent message may be before it is compressed, in bytes; None for no
                 limit.
-            compressions: The compressions to accept, or their names, in order of preference.
+            compressions: The compressions to accept.
             compress_min_bytes: The size in bytes from which messages are compressed.
 
         Raises:
-            TypeError: ``compressions`` is not a list.
-            ValueError: A number is out of its range; two compressions share a name; a name is unknown.
+            TypeError: A number is of another type.
+            ValueError: A number is out of its range.
         """
-        self.read_max_bytes: int = check_max_bytes("read_max_bytes", read_max_bytes)
+        self.read_max_bytes: int = check_bytes("read_max_bytes", read_max_bytes, least=1)
         self.send_max_bytes: int | None = (
-            None if send_max_bytes is None else check_max_bytes("send_max_bytes", send_max_bytes)
+            None if send_max_bytes is None else check_bytes("send_max_bytes", send_max_bytes, least=1)
         )
-        self.compressions: Compressions = Compressions(compressions)
-        self.compress_min_bytes: int = check_compress_min_bytes(compress_min_bytes)
+        self.compressions: Compressions = compressions
+        self.compress_min_bytes: int = check_bytes("compress_min_bytes", compress_min_bytes, least=0)
 
     def limit(self, encode: Encoder) -> Encoder:
         """Return ``encode``, with the limit of sent messages if there is one.
@@ -64,34 +62,29 @@ class MessageOptions:
         return encode_within_limit
 
 
-def check_max_bytes(option: str, max_bytes: object) -> int:
-    """Return a limit on the size of messages, in bytes. ``option`` is its name.
+def check_bytes(option: str, size: object, *, least: int) -> int:
+    """Return a number of bytes, which is ``least`` or more. ``option`` is what errors call it.
 
     Raises:
-        TypeError: ``max_bytes`` is not an ``int``.
-        ValueError: It is not positive.
+        TypeError: ``size`` is not an ``int``.
+        ValueError: It is less than ``least``.
     """
-    if not isinstance(max_bytes, int) or isinstance(max_bytes, bool):
-        raise TypeError(f"{option} must be a number of bytes, got {describe(max_bytes)}")
-    if max_bytes <= 0:
-        raise ValueError(f"{option} must be a positive number of bytes, got {max_bytes}")
-    return max_bytes
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise TypeError(f"{option} must be a number of bytes, got {describe(size)}")
+    if size < least:
+        raise ValueError(f"{option} must be {least} or more bytes, got {size}")
+    return size
 
 
 class Endpoint:
-    """A method with all that its calls share."""
+    """What all calls of a method share.
 
-    __slots__ = ("call", "hooks", "method", "options")
+    It does not refer to the method, so that a table of endpoints may hold the methods weakly.
+    """
 
-    def __init__(
-        self,
-        method: Method[Any, Any],
-        call: Call[Any, Any],
-        interceptors: Interceptors,
-        options: MessageOptions,
-    ) -> None:
-        """Take the method and the innermost ``call``: a server's handler, or a client's request."""
-        self.method: Method[Any, Any] = method
+    __slots__ = ("call", "hooks")
+
+    def __init__(self, method: Method[Any, Any], call: Call[Any, Any], interceptors: Interceptors) -> None:
+        """Take a method and its innermost ``call``: a server's handler, or a client's request."""
         self.call: Call[Any, Any] = interceptors.around(call, method)
         self.hooks: Hooks | None = interceptors.hooks
-        self.options: MessageOptions = options

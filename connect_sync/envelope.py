@@ -32,18 +32,7 @@ _FLAGS = frozenset({0, COMPRESSED, 0x02, 0x03, 0x80, 0x81})
 """The first bytes that an envelope of any protocol has: those of Connect and gRPC-Web end a stream."""
 
 DEFAULT_COMPRESS_MIN_BYTES = 1024
-"""From which size on messages are compressed where nothing is said: what is smaller fits into one packet."""
-
-
-def check_compress_min_bytes(compress_min_bytes: int) -> int:
-    """Return the size from which on messages are compressed.
-
-    Raises:
-        ValueError: It is negative.
-    """
-    if compress_min_bytes < 0:
-        raise ValueError(f"compress_min_bytes is {compress_min_bytes}: it takes a number of bytes")
-    return compress_min_bytes
+"""The size in bytes from which messages are compressed by default. A smaller one fits into one packet."""
 
 
 def wrap(payload: bytes, flags: int = 0, end: bytes = b"") -> bytes:
@@ -101,7 +90,7 @@ def read_envelopes(body: Body, max_bytes: int) -> Iterator[tuple[int, bytes]]:
             if not chunk:
                 return
             if len(chunk) < PREFIX_SIZE:
-                raise _cut_off()
+                raise _cut_off(chunk[0])
         flags, size = _unpack_prefix(chunk, end)
         if size > max_bytes:
             raise TooLargeError(max_bytes, size) if flags in _FLAGS else _not_an_envelope(flags)
@@ -111,7 +100,7 @@ def read_envelopes(body: Body, max_bytes: int) -> Iterator[tuple[int, bytes]]:
             start = 0
             end = size
             if len(chunk) < size:
-                raise _cut_off()
+                raise _cut_off(flags)
         yield flags, chunk[start:end]
 
 
@@ -135,5 +124,7 @@ def _not_an_envelope(first_byte: int) -> MalformedError:
     )
 
 
-def _cut_off() -> MalformedError:
+def _cut_off(first_byte: int) -> MalformedError:
+    if first_byte not in _FLAGS:
+        return _not_an_envelope(first_byte)
     return MalformedError("the body ends inside an envelope")

@@ -20,7 +20,15 @@ class ErrorDetail:
     __slots__ = ("data", "type")
 
     def __init__(self, type: str, data: bytes) -> None:
-        """Make a detail of the message type ``type`` (``pkg.Message``), serialized as ``data``."""
+        """Make a detail of the message type ``type`` (``pkg.Message``), serialized as ``data``.
+
+        Raises:
+            TypeError: ``type`` is not a ``str``, or ``data`` not bytes.
+        """
+        # Other types would be found out only when the error is written to the wire.
+        for value, expected in ((type, str), (data, bytes)):
+            if not isinstance(value, expected):
+                raise TypeError(f"a detail must have a str and bytes, got {describe(value)}")
         self.type: str = type
         self.data: bytes = data
 
@@ -77,11 +85,12 @@ class ConnectError(Exception):
     says how the call ended. The exception that led to it, if any, is its ``__cause__``.
     """
 
-    code: Code
+    # These are also those of a subclass that does not call `__init__`.
+    code: Code = Code.UNKNOWN
     """Why the call failed."""
-    message: str
+    message: str = ""
     """What happened, for people; may be empty."""
-    details: tuple[ErrorDetail, ...]
+    details: tuple[ErrorDetail, ...] = ()
     """What happened, for programs."""
     http_status: int | None = None
     """The HTTP status of the response, on errors that a client call raises; None without a response."""
@@ -173,6 +182,14 @@ class NotModified(ConnectError):
     def __init__(self, message: str = "not modified") -> None:
         """Make the error; ``message`` is for clients that get no 304."""
         super().__init__(Code.UNKNOWN, message)
+
+
+class UnansweredError(ConnectError):
+    """A client call failed without a response of the service: its message is for the caller alone.
+
+    It names addresses, and shows what proxies have said. A handler that lets such an error pass answers its
+    own client with the code alone.
+    """
 
 
 class ContractError(TypeError):

@@ -8,6 +8,7 @@ message over when it arrives only to a reader that asks for exactly its size.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -24,6 +25,8 @@ _ItemT = TypeVar("_ItemT")
 
 Fields: TypeAlias = tuple[tuple[str, str], ...]
 """Names and values of headers that do not change."""
+
+_logger = logging.getLogger("connect_sync")
 
 READ_SIZE = 64 * 1024
 """Bytes to ask a body for where nothing says how many are to come."""
@@ -112,6 +115,20 @@ def close_all(iterators: Iterable[object]) -> None:
             stack.callback(close_iterator, iterator)
 
 
+def close_after(error: BaseException, close: Callable[[], object]) -> None:
+    """Call ``close`` while ``error`` is on its way.
+
+    What is not an Exception, such as a KeyboardInterrupt, is not replaced by an Exception of the cleanup,
+    which is logged.
+    """
+    try:
+        close()
+    except Exception as failure:
+        if isinstance(error, Exception):
+            raise
+        _logger.error("the cleanup of a stream failed", exc_info=failure)
+
+
 class ClosingIterator(Iterator[_ItemT]):
     """An iterator that closes what it reads from, once: when that ends or fails, or by ``close``.
 
@@ -139,7 +156,7 @@ class ClosingIterator(Iterator[_ItemT]):
             closes_at_end: Whether to close when the source has ended. Servers close a response themselves,
                 once it is sent.
         """
-        iterator = iter(source)
+        iterator: Iterator[Any] = iter(source) if run is None else run(iter, source)
         self._source = (iterator,) if iterator is source else (iterator, source)
         self._close_with = close_with
         self._run = run
@@ -154,7 +171,7 @@ class ClosingIterator(Iterator[_ItemT]):
             return self._next()
         except BaseException as error:
             if self._closes_at_end or not isinstance(error, StopIteration):
-                self.close()
+                close_after(error, self.close)
             raise
 
     def close(self) -> None:

@@ -20,10 +20,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from functools import partial
+from types import AsyncGeneratorType, CoroutineType
 from typing import Any, Protocol, TypeAlias, TypeVar, cast, overload
 
 from google.protobuf.message import Message
 
+from connect_sync.code import Code
 from connect_sync.context import RequestContext
 from connect_sync.errors import ConnectError, ContractError
 from connect_sync.http import ClosingIterator, close_all
@@ -40,6 +42,9 @@ Call: TypeAlias = Callable[[_RequestT, RequestContext], _ResponseT]
 
 _OnStart: TypeAlias = Callable[[RequestContext], Any]
 _OnEnd: TypeAlias = Callable[[Any, RequestContext, "ConnectError | None"], None]
+
+Hooks: TypeAlias = tuple[tuple[_OnStart, _OnEnd], ...]
+"""Each ``on_start`` with its ``on_end``, from the outside in."""
 
 
 class UnaryInterceptor(Protocol):
@@ -138,6 +143,9 @@ _ARGUMENTS = {
 
 # What other libraries call the same, which a measure of similarity does not find.
 _SYNONYMS = {
+    "intercept_unary_unary": "intercept_unary",  # grpcio's
+    "intercept_stream_unary": "intercept_client_stream",
+    "intercept_unary_stream": "intercept_server_stream",
     **dict.fromkeys(("on_begin", "on_call", "on_enter", "on_open", "on_request"), "on_start"),
     **dict.fromkeys(
         ("on_close", "on_complete", "on_done", "on_error", "on_exit", "on_finish", "on_response", "on_stop"),
@@ -179,26 +187,34 @@ def _check_names(interceptor: Interceptor, kind: str) -> None:
     for name in dir(interceptor):
         if name.startswith("_") or name in _ARGUMENTS:
             continue
-        meant = _nearest_name(name)
-        # Looked up without running properties.
-        if meant is not None and callable(inspect.getattr_static(interceptor, name, None)):
-            raise TypeError(
-                f"{kind}.{name} would never be called: name it {meant}, or start its name with an underscore"
-            )
+        # Properties are not run.
+        method = inspect.getattr_static(interceptor, name, None)
+        if callable(method) or isinstance(method, classmethod):
+            meant = _meant_name(name, getattr(interceptor, name))
+            if meant is not None:
+                raise TypeError(
+                    f"{kind}.{name} would never be called: "
+                    f"name it {meant}, or start its name with an underscore"
+                )
 
 
-def _nearest_name(name: str) -> str | None:
-    """Return the name of an interceptor's method that ``name`` is a variant of; None if it is not."""
+def _meant_name(name: str, method: Callable[..., Any]) -> str | None:
+    """Return the name of which that of ``method`` is a variant; None if it is not one."""
     plain = name.lower().removesuffix("_sync").removesuffix("_async")
     if plain in _SYNONYMS:
         return _SYNONYMS[plain]
     if plain == "intercept_bidi_stream":
         return "intercept_client_stream and intercept_server_stream (bidirectional methods are refused)"
-    by_plain_name = {known.replace("_", ""): known for known in _ARGUMENTS}
     if not plain.startswith(("on", "intercept")):
         return None
-    found = difflib.get_close_matches(plain.replace("_", ""), by_plain_name, 1, _MIN_SIMILARITY)
-    return by_plain_name[found[0]] if found else None
+    plain = plain.replace("_", "")
+    by_plain_name = {known.replace("_", ""): known for known in _ARGUMENTS}
+    for found in difflib.get_close_matches(plain, by_plain_name, 1, _MIN_SIMILARITY):
+        known = by_plain_name[found]
+        # A method whose name is only similar may be another one, with other arguments.
+        if found == plain or not mismatch(method, *_ARGUMENTS[known]):
+            return known
+    return None
 
 
 class Interceptors:
@@ -228,7 +244,7 @@ class Interceptors:
             for interceptor in self._interceptors
             if hasattr(interceptor, "on_start")
         ]
-        self.hooks = Hooks(pairs) if pairs else None
+        self.hooks = tuple(pairs) or None
 
     def around(self, call: Call[Any, Any], method: Method[Any, Any]) -> Call[Any, Any]:
         """Return ``call``, a call of ``method``, with the ``intercept_…`` methods for its kind around it."""
@@ -240,7 +256,7 @@ class Interceptors:
         ]
         if not wrappers:
             return call
-        call = _check_call(call, method, self._context_class)
+        call = _check_call(call, method.full_name, self._context_class)
         wrap = _wrap_stream if method.kind is StreamKind.SERVER_STREAM else _wrap
         for wrapper, label in reversed(wrappers):
             call = wrap(wrapper, label, call)
@@ -255,7 +271,7 @@ def _ignore_end(token: Any, ctx: RequestContext, error: ConnectError | None) -> 
 
 
 def _check_call(
-    call_next: Call[Any, Any], method: Method[Any, Any], context_class: type[RequestContext]
+    call_next: Call[Any, Any], full_name: str, context_class: type[RequestContext]
 ) -> Call[Any, Any]:
     """Return the innermost call, with a look at what interceptors hand to it and get from it."""
 
@@ -267,7 +283,7 @@ def _check_call(
             )
         response = call_next(request, ctx)
         if response is None:
-            raise ContractError(f"the handler of {method.full_name} returned None: return the response")
+            raise ContractError(f"the handler of {full_name} returned None: return the response")
         return response
 
     return call
@@ -278,7 +294,7 @@ def _wrap(method: Callable[..., Any], label: str, call_next: Call[Any, Any]) -> 
         response = method(call_next, request, ctx)
         if response is None:
             raise ContractError(f"{label} returned None: return the response of call_next(request, ctx)")
-        return response
+        return _checked_result(method, response)
 
     return call
 
@@ -296,7 +312,7 @@ def _wrap_stream(method: Callable[..., Any], label: str, call_next: Call[Any, An
             return responses
 
         try:
-            responses = method(call_inner, request, ctx)
+            responses = _checked_result(method, method(call_inner, request, ctx))
             if not isinstance(responses, Iterable):
                 raise ContractError(
                     f"{label} returned {responses!r}: yield the responses, or return an iterator of them"
@@ -318,37 +334,28 @@ def _check_message(label: str, message: Any) -> Any:
 # Around the call
 
 
-class Hooks:
-    """The ``on_start`` and ``on_end`` of interceptors, from the outside in."""
-
-    __slots__ = ("_pairs",)
-
-    def __init__(self, pairs: Iterable[tuple[_OnStart, _OnEnd]]) -> None:
-        """Take each ``on_start`` with its ``on_end``."""
-        self._pairs = tuple(pairs)
-
-    def prepare(self, ctx: RequestContext, to_connect_error: ToConnectError) -> CallHooks:
-        """Return the hooks of one call, none of which has run."""
-        return CallHooks(self._pairs, ctx, to_connect_error)
-
-
 class CallHooks:
     """The hooks of one call, and the `contextvars` context in which they and the application's code run."""
 
-    __slots__ = ("_context", "_ctx", "_due", "_pairs", "_to_connect_error", "raised")
+    __slots__ = ("_can_tell", "_context", "_ctx", "_due", "_hooks", "_to_connect_error", "raised")
 
     raised: BaseException | None
-    """What an ``on_end`` raised that has taken the place of the outcome, if one did."""
+    """What the call ends with, once it has ended: what ended it, or what an ``on_end`` raised instead."""
 
-    def __init__(
-        self, pairs: Iterable[tuple[_OnStart, _OnEnd]], ctx: RequestContext, to_connect_error: ToConnectError
-    ) -> None:
-        """Run nothing yet. ``to_connect_error`` is what this side makes of exceptions."""
-        self._pairs = pairs
+    def __init__(self, hooks: Hooks, ctx: RequestContext, to_connect_error: ToConnectError) -> None:
+        """Run nothing yet.
+
+        Args:
+            hooks: Each ``on_start`` with its ``on_end``, from the outside in.
+            ctx: The context of the call.
+            to_connect_error: What this side makes of exceptions.
+        """
+        self._hooks = hooks
         self._ctx = ctx
         self._to_connect_error = to_connect_error
         self._context = copy_context()
         self._due: list[tuple[_OnEnd, Any]] = []
+        self._can_tell = True
         self.raised = None
 
     def run(self, function: Callable[..., _ResponseT], /, *arguments: Any) -> _ResponseT:
@@ -360,39 +367,95 @@ class CallHooks:
         self._context.run(self._start)
 
     def _start(self) -> None:
-        for on_start, on_end in self._pairs:
-            self._due.append((on_end, on_start(self._ctx)))
+        for on_start, on_end in self._hooks:
+            self._due.append((on_end, _checked_result(on_start, on_start(self._ctx))))
 
-    @overload
-    def end(self, error: ConnectError, *, can_tell: bool = True) -> ConnectError: ...
+    def succeed(self) -> ConnectError | None:
+        """End a call that has succeeded: run each ``on_end``, from the inside out.
 
-    @overload
-    def end(self, error: None) -> ConnectError | None: ...
-
-    def end(self, error: ConnectError | None, *, can_tell: bool = True) -> ConnectError | None:
-        """Run each ``on_end`` that is due, from the inside out, and return the outcome.
-
-        Args:
-            error: How the call ended: None for a success.
-            can_tell: Whether the other side can still be told otherwise. If not, what an ``on_end`` raises
-                is logged.
+        Returns:
+            None, or the error that has taken the place of the success.
         """
-        return self._context.run(self._end, error, can_tell)
+        return self._context.run(self._end, None)
 
-    def _end(self, error: ConnectError | None, can_tell: bool) -> ConnectError | None:
+    def fail(self, raised: BaseException) -> ConnectError:
+        """End a call with ``raised``: run each ``on_end``, from the inside out.
+
+        Returns:
+            The error that the other side is told. What is not an Exception goes on: see `raised`.
+        """
+        return self._context.run(self._fail, raised)
+
+    def abandon(self, raised: BaseException, error: ConnectError) -> ConnectError:
+        """End a call with ``error``, which the other side cannot be told: it is gone.
+
+        ``raised`` is what the application's code raised when it was closed.
+        """
+        return self._context.run(self._abandon, raised, error)
+
+    def _fail(self, raised: BaseException) -> ConnectError:
+        return self._end(self._outcome_of(raised))
+
+    def _abandon(self, raised: BaseException, error: ConnectError) -> ConnectError:
+        self._outcome_of(raised)  # which logs what is to be logged
+        self._can_tell = False
+        return self._end(error)
+
+    @overload
+    def _end(self, error: ConnectError) -> ConnectError: ...
+
+    @overload
+    def _end(self, error: None) -> ConnectError | None: ...
+
+    def _end(self, error: ConnectError | None) -> ConnectError | None:
         while self._due:
             on_end, token = self._due.pop()
             try:
-                on_end(token, self._ctx, error)
-            except Exception as raised:
-                if can_tell:
-                    error = self._to_connect_error(raised)
-                    self.raised = raised
+                _checked_result(on_end, on_end(token, self._ctx, error))
+            except BaseException as raised:
+                if self._can_tell or not isinstance(raised, Exception):
+                    error = self._outcome_of(raised)
                 else:
-                    name = getattr(on_end, "__qualname__", repr(on_end))
-                    _logger.error("%s failed after the outcome of its call was told", name, exc_info=raised)
-            except BaseException as raised:  # it goes on once the others have run
-                error = self._to_connect_error(raised)
-                self.raised = raised
-                can_tell = False
+                    self._log(on_end, raised)
         return error
+
+    def _outcome_of(self, raised: BaseException) -> ConnectError:
+        """Let the call end with ``raised``, and return the error that stands for it."""
+        self._interrupt(raised)
+        try:
+            return self._to_connect_error(raised)
+        except BaseException as interrupt:  # of a function that maps exceptions, or of a handler of logs
+            self._interrupt(interrupt)
+            error = ConnectError(Code.INTERNAL, "internal error")
+            error.__cause__ = interrupt
+            return error
+
+    def _log(self, on_end: _OnEnd, raised: Exception) -> None:
+        try:
+            name = getattr(on_end, "__qualname__", repr(on_end))
+            _logger.error("%s failed after the outcome of its call was told", name, exc_info=raised)
+        except BaseException as interrupt:
+            self._interrupt(interrupt)
+
+    def _interrupt(self, raised: BaseException) -> None:
+        """Let the call end with ``raised``, unless it ends with what is not an Exception already."""
+        if self.raised is None or isinstance(self.raised, Exception):
+            self.raised = raised
+        # What is not an Exception goes on, past the response.
+        self._can_tell = self._can_tell and isinstance(raised, Exception)
+
+
+def _checked_result(function: Callable[..., Any], result: Any) -> Any:
+    """Return what a function returned.
+
+    Raises:
+        ContractError: It has not run yet, since it is async. Behind a decorator, only its result tells.
+    """
+    if isinstance(result, CoroutineType | AsyncGeneratorType):
+        kind = "an async generator"
+        if isinstance(result, CoroutineType):
+            result.close()
+            kind = "a coroutine"
+        name = getattr(function, "__qualname__", repr(function))
+        raise ContractError(f"{name} returned {kind}: write a plain function, with def")
+    return result

@@ -31,11 +31,16 @@ def signature_of(function: Callable[..., object]) -> inspect.Signature | None:
 def mismatch(function: Callable[..., object], *arguments: str) -> str | None:
     """Return why ``function`` cannot be called with ``arguments`` by position, None if it can be."""
     signature = signature_of(function)
+    if signature is None:
+        return None
     try:
-        if signature is not None:
-            signature.bind(*arguments)
+        signature.bind(*arguments)
     except TypeError as error:
         return str(error)
+    names = list(signature.parameters)[: len(arguments)]
+    for place, argument in enumerate(arguments):
+        if argument in names and names.index(argument) != place:
+            return f"{argument!r} is in another place"
     return None
 
 

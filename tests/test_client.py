@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import socket
@@ -683,3 +684,22 @@ def test_requests_of_a_bidirectional_call_are_not_asked_for() -> None:
 
     with pytest.raises(ConnectError):
         client.call_bidi_stream(BIDI, cast(Any, None))
+
+
+# What a client keeps
+
+
+class Passing:
+    def intercept_unary(self, call_next: Any, request: Any, ctx: RequestContext) -> Any:
+        return call_next(request, ctx)
+
+
+def test_client_keeps_no_method_that_its_caller_has_dropped() -> None:
+    client = in_memory(serve(UNARY), interceptors=[Passing()])
+    for _ in range(10):
+        method = Method(UNARY.service, UNARY.name, UNARY.input, UNARY.output)
+        client.call_unary(method, text())
+    del method
+    gc.collect()
+
+    assert len(client._endpoints) == 0

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,16 +11,13 @@ from urllib3.util.url import parse_url
 
 from connect_sync import Code, ConnectClient, ProtocolType
 from connect_sync.client.arguments import (
-    check_accept_compression,
     check_protocol,
-    check_send_compression,
     check_timeout_ms,
     parse_address,
 )
 from connect_sync.client.transport import Urllib3Transport
-from connect_sync.compression import GZIP, Compression, Gzip
-from connect_sync.endpoint import check_max_bytes
-from tests.support import UNARY, error_of, scripted, text, unary_response
+from connect_sync.compression import GZIP, Deflate, Gzip
+from tests.support import UNARY, error_of, in_memory, scripted, serve, text, unary_response
 
 
 def message_of(error_class: type[Exception], function: Callable[..., object], *arguments: Any) -> str:
@@ -206,36 +205,42 @@ def test_client_and_call_refuse_a_timeout_that_is_not_a_number(timeout_ms: Any) 
     assert transport.sent == []
 
 
-# Limits
+# Sizes and compressions: the same checks on both sides
+
+SIZES = ["read_max_bytes", "send_max_bytes", "compress_min_bytes"]
 
 
-def test_limit_is_a_positive_number() -> None:
-    assert check_max_bytes("read_max_bytes", 1) == 1
+def options_error(error_class: type[Exception], side: str, **options: Any) -> str:
+    """Return what is said of ``options`` when a side is made with them."""
+    make = partial(serve, UNARY) if side == "server" else partial(in_memory, serve(UNARY))
+    return message_of(error_class, partial(make, **options))
 
 
-@pytest.mark.parametrize(
-    ("max_bytes", "shown"),
-    [("5", "'5' (str)"), (5.0, "5.0 (float)"), (True, "True (bool)"), (None, "None (")],
-)
-def test_limit_that_is_not_an_int_is_refused(max_bytes: object, shown: str) -> None:
-    message = message_of(TypeError, check_max_bytes, "read_max_bytes", max_bytes)
-
-    assert message.startswith(f"read_max_bytes must be a number of bytes, got {shown}")
+SIDES = pytest.mark.parametrize("side", ["server", "client"])
 
 
-@pytest.mark.parametrize("max_bytes", [0, -1])
-def test_limit_that_is_not_positive_is_refused(max_bytes: int) -> None:
-    message = message_of(ValueError, check_max_bytes, "send_max_bytes", max_bytes)
+@SIDES
+@pytest.mark.parametrize("option", SIZES)
+@pytest.mark.parametrize(("size", "shown"), [("5", "'5' (str)"), (5.0, "5.0 (float)"), (True, "True (bool)")])
+def test_size_that_is_not_an_int_is_refused(side: str, option: str, size: object, shown: str) -> None:
+    message = options_error(TypeError, side, **{option: size})
 
-    assert message == f"send_max_bytes must be a positive number of bytes, got {max_bytes}"
+    assert message == f"{option} must be a number of bytes, got {shown}"
 
 
-# Compressions
+@SIDES
+@pytest.mark.parametrize("option", SIZES)
+def test_size_that_is_negative_is_refused(side: str, option: str) -> None:
+    least = 0 if option == "compress_min_bytes" else 1
+
+    assert (
+        options_error(ValueError, side, **{option: -1}) == f"{option} must be {least} or more bytes, got -1"
+    )
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", GZIP])
-def test_requests_are_compressed_with_a_compression_or_its_name(compression: object) -> None:
-    check_send_compression(compression)
+def test_requests_are_compressed_with_a_compression_or_its_name(compression: Any) -> None:
+    in_memory(serve(UNARY), send_compression=compression).call_unary(UNARY, text())
 
 
 @pytest.mark.parametrize(
@@ -243,34 +248,60 @@ def test_requests_are_compressed_with_a_compression_or_its_name(compression: obj
     [(["gzip"], "['gzip'] (list)"), (b"gzip", "b'gzip' (bytes)"), (True, "True (bool)")],
 )
 def test_requests_are_not_compressed_with_anything_else(compression: object, shown: str) -> None:
-    message = message_of(TypeError, check_send_compression, compression)
+    message = options_error(TypeError, "client", send_compression=compression)
 
     assert message == f"send_compression must be a Compression or the name of one, got {shown}"
 
 
-@pytest.mark.parametrize("compressions", [(), ["gzip"], (GZIP,), iter(["gzip", GZIP]), {"gzip"}])
-def test_responses_are_accepted_in_a_list_of_compressions(compressions: object) -> None:
-    assert set(check_accept_compression(compressions)) <= {"gzip", GZIP}
+OPTIONS = {"server": "compressions", "client": "accept_compression"}
 
 
+@SIDES
+@pytest.mark.parametrize("compressions", [(), ["gzip"], (GZIP,), ["gzip", Deflate()], {"gzip"}])
+def test_compressions_are_a_list_of_them_and_their_names(side: str, compressions: Any) -> None:
+    options = {OPTIONS[side]: compressions}
+    make = serve(UNARY, **options) if side == "server" else in_memory(serve(UNARY), **options)
+
+    assert make is not None
+
+
+@SIDES
 @pytest.mark.parametrize(
     ("compressions", "got"),
     [
         ("gzip", "'gzip' (str): write ['gzip']"),
         (None, "None (NoneType)"),
         (5, "5 (int)"),
-        ([None], "None (NoneType) as an element"),
-        ([Gzip], f"{Gzip!r} (type) as an element"),
+        (Gzip, f"{Gzip!r} (type)"),
     ],
 )
-def test_accepted_compressions_of_another_type_are_refused(compressions: object, got: str) -> None:
-    expected = f"accept_compression must be a list of Compressions and their names, got {got}"
+def test_compressions_of_another_type_are_refused(side: str, compressions: object, got: str) -> None:
+    option = OPTIONS[side]
+    expected = f"{option} must be a list of Compressions and their names, got {got}"
 
-    assert message_of(TypeError, check_accept_compression, compressions) == expected
+    assert options_error(TypeError, side, **{option: compressions}) == expected
 
 
-def test_single_compression_is_not_a_list_of_them() -> None:
-    compression: Compression = GZIP
-    message = message_of(TypeError, check_accept_compression, compression)
+@SIDES
+@pytest.mark.parametrize(("element", "got"), [(None, "None (NoneType)"), (Gzip, f"{Gzip!r} (type)")])
+def test_compression_in_a_list_of_another_type_is_refused(side: str, element: object, got: str) -> None:
+    option = OPTIONS[side]
+    expected = f"each of {option} must be a Compression or the name of one, got {got}"
 
-    assert message.endswith("(Gzip): write […]")
+    assert options_error(TypeError, side, **{option: [element]}) == expected
+
+
+@SIDES
+def test_single_compression_is_not_a_list_of_them(side: str) -> None:
+    assert options_error(TypeError, side, **{OPTIONS[side]: GZIP}).endswith("(Gzip): write […]")
+
+
+# Cancellation
+
+
+def test_cancellation_of_another_type_is_refused() -> None:
+    cancellation: Any = threading.Event()
+    client, transport = scripted(unary_response())
+    with pytest.raises(TypeError, match="cancellation must be a Cancellation, got "):
+        client.call_unary(UNARY, text(), cancellation=cancellation)
+    assert transport.sent == []

@@ -816,5 +816,5 @@ def test_protocol_has_a_name(name: str, protocol: ProtocolType) -> None:
 
 
 def test_size_from_which_on_requests_are_compressed_may_not_be_negative() -> None:
-    with pytest.raises(ValueError, match="compress_min_bytes is -1"):
+    with pytest.raises(ValueError, match="compress_min_bytes must be 0 or more bytes, got -1"):
         scripted(compress_min_bytes=-1)

@@ -735,7 +735,7 @@ def test_names_are_listed_in_order_of_preference() -> None:
 
 
 def test_string_in_place_of_a_list_is_refused() -> None:
-    expected = "compressions must be a list such as [\"gzip\"], got the string 'gzip'"
+    expected = "compressions must be a list of Compressions and their names, got 'gzip' (str): write ['gzip']"
     with pytest.raises(TypeError, match=re.escape(expected)):
         Compressions("gzip")
 

@@ -11,7 +11,6 @@ from connect_sync import Code, ConnectError
 from connect_sync.compression import GZIP
 from connect_sync.envelope import (
     DEFAULT_COMPRESS_MIN_BYTES,
-    check_compress_min_bytes,
     compress_message,
     open_payload,
     read_envelopes,
@@ -69,16 +68,6 @@ def test_what_follows_a_message_is_in_the_same_piece_as_it_is(min_bytes: int) ->
 
     assert data.endswith(b"end")
     split_one(data.removesuffix(b"end"))
-
-
-@pytest.mark.parametrize("min_bytes", [0, 1, DEFAULT_COMPRESS_MIN_BYTES])
-def test_size_from_which_on_messages_are_compressed_is_a_number_of_bytes(min_bytes: int) -> None:
-    assert check_compress_min_bytes(min_bytes) == min_bytes
-
-
-def test_size_from_which_on_messages_are_compressed_may_not_be_negative() -> None:
-    with pytest.raises(ValueError, match="compress_min_bytes is -1"):
-        check_compress_min_bytes(-1)
 
 
 # What an envelope holds
@@ -279,7 +268,9 @@ def test_random_bytes_are_envelopes_or_a_connect_error() -> None:
             assert error.code in (Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED)
 
 
-@pytest.mark.parametrize("body", [b'{"name": "Jane"}', b"[1, 2, 3]", b'"Jane and John"', b"\n\x04Jane and"])
+@pytest.mark.parametrize(
+    "body", [b'{"name": "Jane"}', b"[1, 2, 3]", b'"Jane and John"', b"\n\x04Jane and", b"{}", b"[]", b'"a"']
+)
 def test_message_without_an_envelope_is_told_as_such(body: bytes) -> None:
     with pytest.raises(MalformedError, match="is this a message without an envelope"):
         list(read_envelopes(IterableBody([body]), 1000))

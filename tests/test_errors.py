@@ -205,3 +205,9 @@ def test_refusal_of_a_bidirectional_method_names_it_and_the_way_out() -> None:
     assert error.code is Code.UNIMPLEMENTED
     assert error.message.startswith("chat.v1.ChatService.Chat is bidirectional")
     assert "split it into client-streaming and server-streaming methods" in error.message
+
+
+@pytest.mark.parametrize(("type", "data"), [("a.B", "text"), (b"a.B", b"data"), (None, b"data")])
+def test_detail_of_other_types_is_refused(type: Any, data: Any) -> None:
+    with pytest.raises(TypeError, match="a detail must have a str and bytes, got "):
+        ErrorDetail(type, data)

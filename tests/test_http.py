@@ -233,7 +233,7 @@ def test_all_functions_of_a_source_are_called_by_the_one_that_is_given() -> None
         return function(*arguments)
 
     assert list(ClosingIterator(Source(1), run=run)) == [0]
-    assert called == ["__next__", "__next__", "close_all"]
+    assert called == ["iter", "__next__", "__next__", "close_all"]
 
 
 def test_all_are_closed_though_one_of_them_fails() -> None:

@@ -239,6 +239,8 @@ def test_attribute_that_is_not_a_method_is_refused(name: str) -> None:
         ("intercept_unary_sync", "intercept_unary"),
         ("intercept_unary_async", "intercept_unary"),
         ("intercept_unary_unary", "intercept_unary"),
+        ("intercept_stream_unary", "intercept_client_stream"),
+        ("intercept_unary_stream", "intercept_server_stream"),
         ("interceptUnary", "intercept_unary"),
         ("intercept_client_streaming", "intercept_client_stream"),
         ("intercept_server_stream_sync", "intercept_server_stream"),
@@ -249,7 +251,29 @@ def test_name_that_is_nearly_that_of_a_method_is_refused(name: str, meant: str) 
     expected = f"Some.{name} would never be called: name it {meant}"
 
     with pytest.raises(TypeError, match=expected):
-        check([make(["on_start"], **{name: has_start})])
+        check([make(["on_start"], **{name: lambda *arguments: None})])
+
+
+@pytest.mark.parametrize("wrap", [staticmethod, classmethod])
+def test_near_name_of_a_method_without_an_instance_is_refused(wrap: Any) -> None:
+    with pytest.raises(TypeError, match=r"Some\.on_begin would never be called"):
+        check([make(["on_start"], on_begin=wrap(lambda *arguments: None))])
+
+
+def test_similar_name_of_a_method_with_other_arguments_is_left_alone() -> None:
+    check([make(["on_start"], on_startup=lambda self: None)])
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "place"),
+    [
+        ("on_end", lambda self, token, error, ctx: None, "'ctx' is in another place"),
+        ("intercept_unary", lambda self, request, ctx, call_next: None, "'call_next' is in another place"),
+    ],
+)
+def test_arguments_in_another_order_are_refused(name: str, function: Any, place: str) -> None:
+    with pytest.raises(TypeError, match=place):
+        check([make(["on_start"], **{name: function})])
 
 
 @pytest.mark.parametrize(
@@ -934,6 +958,40 @@ def test_handler_and_not_the_interceptor_is_blamed_for_what_the_handler_did_not_
 
     assert answer.code == "internal"
     assert f"the handler of {method.full_name} returned None" in caplog.text
+
+
+def hidden(function: Any) -> Any:
+    """Return a plain function that returns what an async one does, as many decorators make it."""
+
+    def call(self: object, *arguments: Any) -> Any:
+        return function(*arguments)
+
+    return call
+
+
+@SIDES
+@KINDS
+@pytest.mark.parametrize("function", [coroutine, async_generator])
+@pytest.mark.parametrize("name", ["on_start", "on_end"])
+def test_async_hook_behind_a_decorator_is_at_fault(
+    side: str, method: TextMethod, name: str, function: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    observer = Observer()
+    with pytest.raises((TypeError, ConnectError)) as raised:
+        call(side, method, [observer, make(["on_start"], **{name: hidden(function)})])
+
+    assert "write a plain function, with def" in caplog.text + str(raised.value)
+    assert len(observer.errors) == 1
+    assert observer.errors[0] is not None
+
+
+@KINDS
+def test_async_interceptor_behind_a_decorator_is_at_fault_at_a_client(method: TextMethod) -> None:
+    names = ("intercept_unary", "intercept_client_stream", "intercept_server_stream")
+    interceptor = make([], **dict.fromkeys(names, hidden(coroutine)))
+
+    with pytest.raises(TypeError):
+        call("client", method, [interceptor])
 
 
 # The cost of interceptors

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ from connect_sync import (
     Response,
     StreamKind,
 )
+from connect_sync.deadline import Deadline
+from connect_sync.errors import UnansweredError
 from connect_sync.http import Body, close_iterator
 from connect_sync.server import Service
 from tests.support import (
@@ -226,7 +229,9 @@ class Outcome:
         fields = Headers(headers or {})
         if wire.is_get:
             default = "connect=v1&encoding=proto&base64=1&message=CgNhLGI"  # the text "a,b"
-            return Request("GET", self.form.method.path, fields, body or (), query=query or default)
+            return Request(
+                "GET", self.form.method.path, fields, body or Incoming(b""), query=query or default
+            )
         fields["content-type"] = wire.content_type
         if payload is None:
             payload = proto("a,b")
@@ -563,6 +568,168 @@ def test_error_of_an_interceptor(form: Form) -> None:
 
     assert outcome.serve(outcome.request()).code == "internal"
     assert outcome.cause is error
+
+
+class Interrupting(Incoming):
+    """A body that a signal interrupts before it is read."""
+
+    def set_deadline(self, deadline: Deadline) -> None:
+        raise KeyboardInterrupt
+
+
+@all_forms
+def test_interrupt_before_the_body_is_read(form: Form) -> None:
+    outcome = Outcome(form, default_handler(form))
+    request = outcome.request(headers=dict([form.wire.timeout]), body=Interrupting(b""))
+    with pytest.raises(KeyboardInterrupt):
+        b"".join(outcome.service(request).body)
+
+    outcome.check_end(request, "internal")
+
+
+@all_forms
+def test_client_that_disconnects_while_the_handler_works(form: Form) -> None:
+    outcome = Outcome(form, default_handler(form))
+    request = outcome.request()
+    body = request.body
+    assert isinstance(body, Body)
+    body.is_disconnected = lambda: True  # type: ignore[method-assign]
+
+    assert outcome.serve(request).code == "canceled"
+
+
+@streams
+def test_stream_of_a_client_that_disconnected_fails_without_hooks_too(form: Form) -> None:
+    outcome = Outcome(form, lambda request, ctx: iter(()))
+    service = serve(form.method, lambda request, ctx: iter(()))
+    request = outcome.request()
+    request.body.is_disconnected = lambda: True  # type: ignore[attr-defined]
+    response = service(request)
+
+    assert form.wire.read(response, b"".join(response.body)).code == "canceled"
+
+
+class Failing(Iterator[Any]):
+    """Responses that are interrupted, and cannot be closed either."""
+
+    def __next__(self) -> Any:
+        raise KeyboardInterrupt
+
+    def close(self) -> None:
+        raise ValueError("in the cleanup")
+
+
+@streams
+@pytest.mark.parametrize("count", [0, 1])
+def test_interrupt_is_not_replaced_by_what_the_cleanup_raises(
+    form: Form, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome = Outcome(form, lambda request, ctx: Failing(), interceptors=[Passing()] * count)
+    request = outcome.request()
+    with pytest.raises(KeyboardInterrupt):
+        b"".join(outcome.service(request).body)
+
+    outcome.check_end(request, "internal")
+    assert isinstance(outcome.cause, KeyboardInterrupt)
+    assert "the cleanup of a stream failed" in caplog.text
+
+
+class Passing:
+    def intercept_server_stream(self, call_next: Any, request: Any, ctx: RequestContext) -> Any:
+        return call_next(request, ctx)
+
+
+@all_forms
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), gevent.Timeout(1)], ids=_class_name)
+def test_mapping_of_errors_that_is_interrupted(form: Form, error: BaseException) -> None:
+    def explain(raised: KeyError) -> ConnectError:
+        raise error
+
+    outcome = Outcome(form, raising(form, KeyError("x")), errors={KeyError: explain})
+    request = outcome.request()
+    with pytest.raises(type(error)):
+        b"".join(outcome.service(request).body)
+
+    outcome.check_end(request, "internal")
+    assert outcome.cause is error
+
+
+@all_forms
+def test_unexpected_exception_is_logged_and_mapped_in_the_context_of_the_call(form: Form) -> None:
+    seen = []
+
+    class Looking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(user.get())
+
+    def explain(raised: KeyError) -> ConnectError:
+        seen.append(user.get())
+        raise raised
+
+    logger = logging.getLogger("connect_sync.server")
+    looking = Looking()
+    logger.addHandler(looking)
+    try:
+        outcome = Outcome(form, raising(form, KeyError("x")), errors={KeyError: explain})
+        outcome.serve(outcome.request())
+    finally:
+        logger.removeHandler(looking)
+
+    assert seen == ["jane", "jane"]
+
+
+class Lazy:
+    """Responses whose iterator is made when they are asked for, as that of a query."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        self.seen.append(user.get())
+        return iter([text("a")])
+
+
+@streams
+def test_iterator_of_responses_is_made_in_the_context_of_the_call(form: Form) -> None:
+    lazy = Lazy()
+    outcome = Outcome(form, lambda request, ctx: lazy)
+    outcome.serve(outcome.request())
+
+    assert lazy.seen == ["jane"]
+
+
+@all_forms
+def test_error_that_a_subclass_has_left_empty_is_sent(form: Form) -> None:
+    class Quiet(ConnectError):
+        def __init__(self) -> None:
+            """Leave everything as it is."""
+
+    outcome = Outcome(form, raising(form, Quiet()))
+
+    assert outcome.serve(outcome.request()).code == "unknown"
+
+
+@all_forms
+def test_error_of_a_client_call_in_the_handler_keeps_its_code_alone(
+    form: Form, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = UnansweredError(Code.UNAVAILABLE, "cannot connect to 10.0.0.1:8000")
+    outcome = Outcome(form, raising(form, error))
+    told = outcome.serve(outcome.request())
+
+    assert (told.code, told.message) == ("unavailable", "unavailable")
+    assert outcome.cause is error
+    assert "cannot connect to 10.0.0.1:8000" in caplog.text
+
+
+@all_forms
+def test_error_that_is_raised_for_many_calls_keeps_nothing_of_them(form: Form) -> None:
+    error = ConnectError(Code.ABORTED)
+    for _ in range(3):
+        outcome = Outcome(form, raising(form, error))
+        outcome.serve(outcome.request())
+
+    assert error.__traceback__ is None
 
 
 # on_start

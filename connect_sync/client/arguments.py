@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from numbers import Real
-from typing import Any, cast
+from typing import cast
 
 from urllib3.exceptions import HTTPError
 from urllib3.util.url import Url, parse_url
@@ -102,40 +101,3 @@ def check_timeout_ms(timeout_ms: object) -> None:
     # Written so that it refuses NaN, too.
     if not cast(float, timeout_ms) <= MAX_TIMEOUT_MS:
         raise ValueError(f"timeout_ms must be a number up to {MAX_TIMEOUT_MS}, got {timeout_ms}")
-
-
-def check_send_compression(compression: object) -> None:
-    """Check the type of what requests are compressed with.
-
-    Raises:
-        TypeError: ``compression`` is neither a `Compression`, nor the name of one, nor None.
-    """
-    if not isinstance(compression, str | None) and not _is_compression(compression):
-        raise TypeError(
-            f"send_compression must be a Compression or the name of one, got {describe(compression)}"
-        )
-
-
-def check_accept_compression(compressions: object) -> Iterable[Any]:
-    """Return what responses may be compressed with, each of the right type.
-
-    Raises:
-        TypeError: ``compressions`` is not a list, or not all of its elements are a `Compression` or a name.
-    """
-    expected = "accept_compression must be a list of Compressions and their names"
-    if isinstance(compressions, str) or _is_compression(compressions):
-        name = repr(compressions) if isinstance(compressions, str) else "…"
-        raise TypeError(f"{expected}, got {describe(compressions)}: write [{name}]")
-    if not isinstance(compressions, Iterable):
-        raise TypeError(f"{expected}, got {describe(compressions)}")
-    checked = tuple(compressions)
-    for compression in checked:
-        if not isinstance(compression, str) and not _is_compression(compression):
-            raise TypeError(f"{expected}, got {describe(compression)} as an element")
-    return checked
-
-
-def _is_compression(value: object) -> bool:
-    return not isinstance(value, type) and all(
-        hasattr(value, name) for name in ("name", "compress", "decompress")
-    )

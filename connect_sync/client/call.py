@@ -139,8 +139,6 @@ class ClientSettings(NamedTuple):
             try:
                 protocol.check_content_type(self.codec, content_type)
             except ConnectError as error:
-                if error.code is Code.INTERNAL:
-                    raise
                 raise self._foreign(response, body, ctx, error.code) from None
             return
         if response.status == 304 and ctx.http_method() == "GET":
@@ -192,15 +190,17 @@ class ClientSettings(NamedTuple):
     ) -> ConnectError:
         """Return the error of a response that is not of the protocol, with what its body says."""
         data = b""
+        text = b""
         with suppress(ConnectError):
             body.set_deadline(end_deadline(ctx))
             compression = self.options.compressions.find(response.headers.get(connect.UNARY.content_encoding))
             while len(data) < _MAX_FOREIGN_BYTES and (chunk := body.read(_MAX_FOREIGN_BYTES)):
                 data += chunk
-            if compression is not None and data:
-                data = compression.decompress(data, _MAX_FOREIGN_BYTES)
+            text = (
+                data if compression is None or not data else compression.decompress(data, _MAX_FOREIGN_BYTES)
+            )
         url = self.address + ctx.method().path
-        return foreign_response_error(url, response.status, response.headers, data, code)
+        return foreign_response_error(url, response.status, response.headers, text, code)
 
 
 def add_response(
@@ -257,23 +257,28 @@ def run(endpoint: Endpoint, request: Any, ctx: ClientContext) -> Any:
     """Make a call that returns one message, and return it."""
     if endpoint.hooks is None:
         return endpoint.call(request, ctx)
-    hooks = endpoint.hooks.prepare(ctx, call_error)
+    hooks = CallHooks(endpoint.hooks, ctx, call_error)
     with ending(hooks):
         hooks.start()
         response = hooks.run(endpoint.call, request, ctx)
-    hooks.end(None)
-    if hooks.raised is not None:
-        raise hooks.raised
+    succeed(hooks)
     return response
 
 
 @contextmanager
 def ending(hooks: CallHooks) -> Iterator[None]:
-    """End a call with the exception that leaves the block, if any."""
+    """End the call with the exception that leaves the block, if any."""
     try:
         yield
     except BaseException as raised:
-        hooks.end(call_error(raised), can_tell=isinstance(raised, Exception))
-        if hooks.raised is not None:
-            raise hooks.raised  # noqa: B904
-        raise
+        hooks.fail(raised)
+        if hooks.raised is raised:
+            raise
+        raise hooks.raised or raised  # noqa: B904
+
+
+def succeed(hooks: CallHooks) -> None:
+    """End a call that has succeeded. Raises what an ``on_end`` raises."""
+    hooks.succeed()
+    if hooks.raised is not None:
+        raise hooks.raised

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from connect_sync.client.arguments import (
-    check_accept_compression,
     check_protocol,
-    check_send_compression,
     check_timeout_ms,
     parse_address,
 )
@@ -20,11 +18,16 @@ from connect_sync.client.stream import ResponseStream, StreamCaller, open_stream
 from connect_sync.client.transport import Transport, Urllib3Transport
 from connect_sync.client.unary import UnaryCaller
 from connect_sync.codec import JSON, PROTO
-from connect_sync.compression import DEFAULT_COMPRESSIONS, Compression, find_compression
+from connect_sync.compression import (
+    DEFAULT_COMPRESSIONS,
+    Compression,
+    Compressions,
+    find_compression,
+)
 from connect_sync.deadline import Deadline
 from connect_sync.endpoint import Endpoint, MessageOptions
 from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES
-from connect_sync.errors import bidi_unimplemented
+from connect_sync.errors import bidi_unimplemented, describe
 from connect_sync.headers import Headers, HeadersInput
 from connect_sync.http import DEFAULT_READ_MAX_BYTES
 from connect_sync.interceptor import Call, Interceptor, Interceptors
@@ -99,7 +102,6 @@ class ConnectClient:
             check_timeout_ms(timeout_ms)
         self._timeout_ms = timeout_ms
         protocol = check_protocol(protocol)
-        check_send_compression(send_compression)
         url = parse_address(address)
         prefix = (url.path or "").rstrip("/")
         self._enveloped = _ENVELOPED[protocol]
@@ -114,10 +116,12 @@ class ConnectClient:
             options=MessageOptions(
                 read_max_bytes=read_max_bytes,
                 send_max_bytes=send_max_bytes,
-                compressions=check_accept_compression(accept_compression),
+                compressions=Compressions(accept_compression, "accept_compression"),
                 compress_min_bytes=compress_min_bytes,
             ),
-            send_compression=None if send_compression is None else find_compression(send_compression),
+            send_compression=None
+            if send_compression is None
+            else find_compression(send_compression, "send_compression"),
         )
         self._interceptors = Interceptors(interceptors, ClientContext)
         # Weak, for callers that make a method for a call.
@@ -262,6 +266,8 @@ class ConnectClient:
         *,
         use_get: bool = False,
     ) -> ClientContext:
+        if cancellation is not None and not isinstance(cancellation, Cancellation):
+            raise TypeError(f"cancellation must be a Cancellation, got {describe(cancellation)}")
         if timeout_ms is None:
             timeout_ms = self._timeout_ms
         else:
@@ -281,8 +287,7 @@ class ConnectClient:
             raise ValueError(f"{method.full_name} is {method.kind.value}, not {kind.value}")
         endpoint = self._endpoints.get(method)
         if endpoint is None:
-            settings = self._settings
-            endpoint = Endpoint(method, self._caller(method), self._interceptors, settings.options)
+            endpoint = Endpoint(method, self._caller(method), self._interceptors)
             self._endpoints[method] = endpoint
         return endpoint
 

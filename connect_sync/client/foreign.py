@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from connect_sync.code import Code
-from connect_sync.errors import ConnectError
+from connect_sync.errors import ConnectError, UnansweredError
 from connect_sync.headers import Headers
 from connect_sync.protocols.protocol import media_type
 
@@ -86,7 +86,7 @@ def foreign_response_error(
     hint = _hint(url, status, headers, media, body, location)
     if hint:
         message += f" ({hint})"
-    return ConnectError(Code.from_http_status(status) if code is None else code, message)
+    return UnansweredError(Code.from_http_status(status) if code is None else code, message)
 
 
 def printable(text: str, max_size: int = _MAX_TEXT) -> str:

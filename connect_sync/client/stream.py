@@ -14,6 +14,7 @@ from connect_sync.client.call import (
     end_deadline,
     ending,
     response_error,
+    succeed,
 )
 from connect_sync.client.metadata import collect
 from connect_sync.code import Code
@@ -153,7 +154,7 @@ def open_stream(endpoint: Endpoint, request: Any, ctx: ClientContext) -> Respons
     if endpoint.hooks is None:
         responses = endpoint.call(request, ctx)
         return ResponseStream(ctx, iter(responses), responses)
-    hooks = endpoint.hooks.prepare(ctx, call_error)
+    hooks = CallHooks(endpoint.hooks, ctx, call_error)
     with ending(hooks):
         hooks.start()
         responses = ClosingIterator(hooks.run(endpoint.call, request, ctx), run=hooks.run)
@@ -172,9 +173,7 @@ def _observe(responses: Iterator[Any], hooks: CallHooks) -> Iterator[Any]:
         # Not ``yield from``, which would close the responses while garbage is collected.
         for response in responses:  # noqa: UP028
             yield response
-    hooks.end(None)
-    if hooks.raised is not None:
-        raise hooks.raised
+    succeed(hooks)
 
 
 class ResponseStream(Iterator[OutputT], Generic[OutputT]):

@@ -40,7 +40,7 @@ from connect_sync.client.http1 import HTTP1Response, has_begun, without_interim_
 from connect_sync.client.lifetime import Lifetime
 from connect_sync.code import Code
 from connect_sync.deadline import Deadline, deadline_exceeded
-from connect_sync.errors import ConnectError
+from connect_sync.errors import ConnectError, UnansweredError
 from connect_sync.http import READ_SIZE, Body, Request, Response
 
 _POOL_SIZE = 64
@@ -277,7 +277,7 @@ def failure(error: Exception, lifetime: Lifetime, message: str) -> ConnectError:
     is_due = lifetime.deadline is not None and lifetime.deadline.is_due()
     if is_due and isinstance(error, TimeoutError):
         return deadline_exceeded()
-    return ConnectError(Code.UNAVAILABLE, message)
+    return UnansweredError(Code.UNAVAILABLE, message)
 
 
 class _Exchange:

@@ -21,7 +21,7 @@ from connect_sync.server.errors import ErrorMapper
 class ServerEndpoint(Endpoint):
     """A method that is served, and what its calls make of exceptions."""
 
-    __slots__ = ("_errors", "requires_version")
+    __slots__ = ("_errors", "method", "options", "requires_version")
 
     def __init__(
         self,
@@ -36,13 +36,19 @@ class ServerEndpoint(Endpoint):
         """Serve ``method`` by ``handler``; for a bidirectional method, this is its refusal."""
         if method.kind is StreamKind.SERVER_STREAM:
             handler = _check_stream(handler, method)
-        super().__init__(method, handler, interceptors, options)
+        super().__init__(method, handler, interceptors)
+        self.method: Method[Any, Any] = method
+        self.options: MessageOptions = options
         self._errors = errors
         self.requires_version: bool = requires_version
 
     def to_connect_error(self, raised: BaseException) -> ConnectError:
         """Return what the client may know of an exception. The rest is logged."""
         return self._errors.to_connect_error(raised, self.method)
+
+    def prepare_hooks(self, ctx: ServerContext) -> CallHooks | None:
+        """Return the hooks of one call, none of which has run; None if there are none."""
+        return None if self.hooks is None else CallHooks(self.hooks, ctx, self.to_connect_error)
 
     def refuse(self, request: Request, ctx: ServerContext, problem: ConnectError) -> ConnectError:
         """End a call whose request head is malformed, and return the error to tell the client.
@@ -52,32 +58,34 @@ class ServerEndpoint(Endpoint):
         Raises:
             BaseException: What a hook raised, if it is not an Exception.
         """
-        hooks = None
+        hooks = self.prepare_hooks(ctx)
         try:
-            if self.hooks is not None:
-                hooks = self.hooks.prepare(ctx, self.to_connect_error)
+            if hooks is not None:
                 hooks.start()
             raise problem
         except BaseException as raised:
             return self.fail(request, hooks, raised)
 
+    def succeed(self, request: Request, hooks: CallHooks) -> ConnectError | None:
+        """End a call whose response can be sent, and return the error to tell the client instead, if any.
+
+        Raises:
+            BaseException: What an ``on_end`` raised, if it is not an Exception.
+        """
+        error = hooks.succeed()
+        return None if error is None else self._report(request, error, hooks.raised)
+
     def fail(self, request: Request, hooks: CallHooks | None, raised: BaseException) -> ConnectError:
         """End a call with the exception ``raised``, and return the error to tell the client.
 
         Raises:
-            BaseException: ``raised``, or what an ``on_end`` raised, if it is not an Exception: it goes on
-                to the server, which closes the connection or ends the process.
+            BaseException: ``raised``, or what a hook raised, if it is not an Exception: it goes on to the
+                server, which closes the connection or ends the process.
         """
-        is_exception = isinstance(raised, Exception)
-        if hooks is not None and raised is hooks.raised and not is_exception:
-            raise raised  # by `report`: the call has ended
-        error = self.to_connect_error(raised)
-        if hooks is not None:
-            error = hooks.end(error, can_tell=is_exception)
-        if not is_exception:
-            request.error = error
-            raise raised
-        return self.report(request, hooks, error)
+        if hooks is None:
+            return self._report(request, self.to_connect_error(raised), raised)
+        error = hooks.fail(raised)
+        return self._report(request, error, hooks.raised)
 
     def abandon(
         self, request: Request, hooks: CallHooks | None, raised: BaseException, deadline: Deadline | None
@@ -88,27 +96,28 @@ class ServerEndpoint(Endpoint):
         raised in its place.
 
         Raises:
-            BaseException: ``raised``, or what an ``on_end`` raised, if it is not an Exception.
+            BaseException: ``raised``, or what a hook raised, if it is not an Exception.
         """
-        if isinstance(raised, Exception):
-            self.to_connect_error(raised)  # it is logged
         error = client_disconnected(deadline)
         error.__cause__ = raised
-        if hooks is not None:
-            error = hooks.end(error, can_tell=False)
-        self.report(request, hooks, error)
-        if not isinstance(raised, Exception):
-            raise raised
+        if hooks is None:
+            self.to_connect_error(raised)  # which logs what is to be logged
+            self._report(request, error, raised)
+        else:
+            error = hooks.abandon(raised, error)
+            self._report(request, error, hooks.raised)
 
-    def report(self, request: Request, hooks: CallHooks | None, error: ConnectError) -> ConnectError:
-        """Return ``error``, and record it as the outcome of the call for middleware to find.
+    def _report(self, request: Request, error: ConnectError, raised: BaseException | None) -> ConnectError:
+        """Return ``error``, recorded as the outcome of the call for middleware to find.
 
         Raises:
-            BaseException: What an ``on_end`` raised, if it is not an Exception.
+            BaseException: ``raised``, if it is not an Exception.
         """
+        # An error that is raised for many calls would keep the frames of each.
+        error.__traceback__ = None
         request.error = error
-        if hooks is not None and hooks.raised is not None and not isinstance(hooks.raised, Exception):
-            raise hooks.raised
+        if raised is not None and not isinstance(raised, Exception):
+            raise raised
         return error
 
     def refuse_response(self, error: Exception) -> NoReturn:

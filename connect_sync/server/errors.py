@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from connect_sync.code import Code
-from connect_sync.errors import ConnectError, ContractError, ErrorMapping, ErrorTarget
+from connect_sync.errors import ConnectError, ContractError, ErrorMapping, ErrorTarget, UnansweredError
 from connect_sync.method import Method
 from connect_sync.signatures import is_async, is_generator, mismatch
 
@@ -36,13 +36,17 @@ class ErrorMapper:
     def to_connect_error(self, error: BaseException, method: Method[Any, Any]) -> ConnectError:
         """Return the error that the client receives from a call of ``method`` that raised ``error``.
 
-        A ConnectError is returned as it is. The cause of any other result is ``error``, or what a function of
-        the mapping raised instead.
+        A ConnectError is returned as it is, except that of a client call that the other service has not
+        answered: its code remains, and the rest is logged. The cause of any other result is ``error``, or
+        what a function of the mapping raised instead.
 
         An Exception is mapped by the first class in its MRO that is in the mapping. An unmapped one is logged
         and becomes ``internal``, and so does a `ContractError`, or an Exception whose function fails. What is
         not an Exception becomes ``internal`` without being logged: it also propagates to the server.
         """
+        if isinstance(error, UnansweredError):
+            _logger.error("%s failed", method.full_name, exc_info=error)
+            return _caused(ConnectError(error.code, in_words(error.code)), error)
         if isinstance(error, ConnectError):
             return error
         if not isinstance(error, Exception):

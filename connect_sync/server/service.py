@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from connect_sync.code import Code
 from connect_sync.codec import JSON, PROTO
-from connect_sync.compression import Compression
+from connect_sync.compression import Compression, Compressions
 from connect_sync.context import RequestContext
 from connect_sync.endpoint import MessageOptions
 from connect_sync.envelope import DEFAULT_COMPRESS_MIN_BYTES
@@ -88,7 +88,7 @@ class Service:
         self._options = MessageOptions(
             read_max_bytes=read_max_bytes,
             send_max_bytes=send_max_bytes,
-            compressions=compressions,
+            compressions=Compressions(compressions),
             compress_min_bytes=compress_min_bytes,
         )
         self._requires_version = require_connect_protocol_version
@@ -198,7 +198,11 @@ def _answer_unknown(request: Request) -> Response:
     text = f"unknown method {request.path}"
     content_type = media_type(request.headers.get("content-type", ""))
     protocol = next(
-        (known for known in (GRPC_WEB_TEXT, GRPC_WEB, GRPC) if content_type.startswith(known.content_type)),
+        (
+            known
+            for known in (GRPC_WEB_TEXT, GRPC_WEB, GRPC)
+            if content_type == known.content_type or content_type.startswith(f"{known.content_type}+")
+        ),
         None,
     )
     if (
@@ -211,7 +215,9 @@ def _answer_unknown(request: Request) -> Response:
     request.error = ConnectError(Code.UNIMPLEMENTED, text)
     end = protocol.end_response(request.error, None)
     data = b64encode(end.data) if protocol is GRPC_WEB_TEXT else end.data
-    return Response(200, (("content-type", content_type),), (data,), end.trailers)
+    known = [name for codec in _CODECS for name in protocol.content_types(codec)]
+    answered = content_type if content_type in known else protocol.content_type
+    return Response(200, (("content-type", answered),), (data,), end.trailers)
 
 
 def _require_trailers(post: Handle) -> Handle:

@@ -9,6 +9,7 @@ inside its own ``try``, and closing it closes the handler's generator, whenever 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from connect_sync.code import Code
@@ -26,10 +27,10 @@ from connect_sync.envelope import (
 )
 from connect_sync.errors import ConnectError
 from connect_sync.headers import Headers
-from connect_sync.http import Body, ClosingIterator, Fields, Request, Response, close_iterator
+from connect_sync.http import Body, ClosingIterator, Fields, Request, Response, close_after, close_iterator
 from connect_sync.interceptor import CallHooks
 from connect_sync.method import StreamKind
-from connect_sync.protocols.protocol import EnvelopedProtocol
+from connect_sync.protocols.protocol import EnvelopedProtocol, ResponseEnd
 from connect_sync.server.context import ServerContext
 from connect_sync.server.endpoint import ServerEndpoint, response_headers
 
@@ -46,7 +47,6 @@ class StreamHandler:
         self._endpoint = endpoint
         self._method = method
         self._call = endpoint.call
-        self._hooks = endpoint.hooks
         self._protocol = protocol
         self._protocol_type = protocol.type
         self._compressions = options.compressions
@@ -70,23 +70,16 @@ class StreamHandler:
         except ConnectError as problem:
             return self._refuse(request, problem)
         ctx = ServerContext(self._method, request, deadline, self._protocol_type)
-        hooks = None
-        if self._hooks is not None:
-            hooks = self._hooks.prepare(ctx, self._endpoint.to_connect_error)
-            try:
-                hooks.start()
-            except BaseException as raised:
-                return self._end_alone(self._endpoint.fail(request, hooks, raised), ctx)
-        if deadline is not None:
-            body.set_deadline(deadline)
+        hooks = self._endpoint.prepare_hooks(ctx)
         requests = self._read(body, received)
-        trailers = Headers() if self._protocol.has_trailers else None
         chunks: Iterable[bytes]
         if self._gives_stream:
+            trailers = Headers() if self._protocol.has_trailers else None
             chunks = self._stream(request, body, requests, accepted, deadline, ctx, hooks, trailers)
             next(chunks)
         else:
-            chunks = (self._answer(request, requests, accepted, deadline, ctx, hooks, trailers),)
+            data, trailers = self._answer(request, body, requests, accepted, deadline, ctx, hooks)
+            chunks = (data,)
         fields = self._fields
         if accepted is not None:
             fields = (*fields, (self._protocol.content_encoding, accepted.name))
@@ -97,18 +90,13 @@ class StreamHandler:
         """Answer a request whose head is malformed. Interceptors see it like any other call."""
         ctx = ServerContext(self._method, request, None, self._protocol_type)
         error = self._endpoint.refuse(request, ctx, problem)
+        fields = self._fields
         if error.code is Code.UNIMPLEMENTED:
             # gRPC, "Compression": the answer to an unknown compression lists the known ones.
-            return self._end_alone(
-                error, ctx, ((self._protocol.accept_encoding, self._compressions.names or IDENTITY),)
-            )
-        return self._end_alone(error, ctx)
-
-    def _end_alone(self, error: ConnectError, ctx: ServerContext, fields: Fields = ()) -> Response:
-        """Return a response without messages."""
-        leading, metadata = response_metadata(ctx)
-        end = self._protocol.end_response(error, metadata)
-        return Response(200, response_headers(leading, self._fields + fields), (end.data,), end.trailers)
+            fields = (*fields, (self._protocol.accept_encoding, self._compressions.names or IDENTITY))
+        leading, _ = response_metadata(ctx)
+        data, trailers = self._end(error, ctx)
+        return Response(200, response_headers(leading, fields), (data,), trailers)
 
     def _read(self, body: Body, received: Compression | None) -> Iterator[Any]:
         """Yield the messages of a request as they arrive."""
@@ -122,18 +110,20 @@ class StreamHandler:
     def _answer(
         self,
         request: Request,
+        body: Body,
         requests: Iterator[Any],
         accepted: Compression | None,
         deadline: Deadline | None,
         ctx: ServerContext,
         hooks: CallHooks | None,
-        trailers: Headers | None,
-    ) -> bytes:
-        """Return the whole body of a response that has one message."""
+    ) -> ResponseEnd:
+        """Return the whole body of a response that has one message, and its trailers."""
         endpoint = self._endpoint
-        payload = None
-        error: ConnectError | None = None
         try:
+            if hooks is not None:
+                hooks.start()
+            if deadline is not None:
+                body.set_deadline(deadline)
             message = requests if self._takes_stream else _single_message(requests)
             message = self._call(message, ctx) if hooks is None else hooks.run(self._call, message, ctx)
             if deadline is not None:
@@ -143,14 +133,16 @@ class StreamHandler:
                 payload = compress_message(self._encode(message), accepted, self._compress_min_bytes)
             except Exception as fault:
                 endpoint.refuse_response(fault)
-            if hooks is not None:
-                error = hooks.end(None)
-                if error is not None:
-                    error = endpoint.report(request, hooks, error)
+            if hooks is not None and body.is_disconnected():
+                raise client_disconnected(deadline)
         except BaseException as raised:
-            error = endpoint.fail(request, hooks, raised)
-        end = self._end(error, ctx, trailers)
-        return end if payload is None or error is not None else wrap(*payload, end)
+            return self._end(endpoint.fail(request, hooks, raised), ctx)
+        if hooks is not None:
+            failure = endpoint.succeed(request, hooks)
+            if failure is not None:
+                return self._end(failure, ctx)
+        data, trailers = self._end(None, ctx)
+        return ResponseEnd(wrap(*payload, data), trailers)
 
     def _stream(
         self,
@@ -173,11 +165,16 @@ class StreamHandler:
         error: ConnectError | None = None
         try:
             try:
+                if hooks is not None:
+                    hooks.start()
+                if deadline is not None:
+                    body.set_deadline(deadline)
                 message = _single_message(requests)
                 if hooks is None:
                     responses = self._call(message, ctx)
                 else:
-                    responses = ClosingIterator(hooks.run(self._call, message, ctx), run=hooks.run)
+                    responses = hooks.run(self._call, message, ctx)
+                    responses = ClosingIterator(responses, run=hooks.run)
                 for message in responses:
                     if deadline is not None:
                         deadline.check()
@@ -203,35 +200,38 @@ class StreamHandler:
                         raise
                 if deadline is not None:
                     deadline.check()
-                if hooks is not None and body.is_disconnected():
+                if body.is_disconnected():
                     raise client_disconnected(deadline)  # a handler that asked may have ended for that
-            finally:
-                # The handler's generator ends before the call does, so that its cleanup can still
-                # write trailing metadata, and fail.
-                close_iterator(responses)
-            if hooks is not None:
-                error = hooks.end(None)
-                if error is not None:
-                    error = endpoint.report(request, hooks, error)
+            except BaseException as raised:
+                if is_abandoned:
+                    close_iterator(responses)
+                else:
+                    close_after(raised, partial(close_iterator, responses))
+                raise
+            # The handler's generator ends before the call does, so that its cleanup can still write
+            # trailing metadata, and fail.
+            close_iterator(responses)
         except BaseException as raised:
             if is_abandoned:
                 endpoint.abandon(request, hooks, raised, deadline)
                 return
             error = endpoint.fail(request, hooks, raised)
+        else:
+            if hooks is not None:
+                error = endpoint.succeed(request, hooks)
         if not is_started:
             yield b""
-        end = self._end(error, ctx, trailers)
-        if end:
-            yield end
-
-    def _end(self, error: ConnectError | None, ctx: ServerContext, trailers: Headers | None) -> bytes:
-        """Return the last bytes of a response, whose ``trailers`` are filled where the protocol has them."""
-        _, metadata = response_metadata(ctx)
-        end = self._protocol.end_response(error, metadata)
+        end = self._end(error, ctx)
         if trailers is not None and end.trailers is not None:
             for name, value in end.trailers.multi_items():
                 trailers.add(name, value)
-        return end.data
+        if end.data:
+            yield end.data
+
+    def _end(self, error: ConnectError | None, ctx: ServerContext) -> ResponseEnd:
+        """Return the end of a response."""
+        _, metadata = response_metadata(ctx)
+        return self._protocol.end_response(error, metadata)
 
 
 def _single_message(messages: Iterator[Any]) -> Any:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from connect_sync.codec import Codec, check_type
 from connect_sync.context import response_metadata
+from connect_sync.deadline import client_disconnected
 from connect_sync.errors import ConnectError, NotModified, TooLargeError
 from connect_sync.headers import Headers
 from connect_sync.http import Body, Fields, Request, Response, read_whole
+from connect_sync.interceptor import CallHooks
 from connect_sync.protocol_type import ProtocolType
 from connect_sync.protocols import connect
 from connect_sync.protocols.protocol import metadata_of
@@ -46,11 +48,12 @@ class UnaryHandler:
             )
         except ConnectError as problem:
             return self._refuse(request, problem)
+        endpoint = self._endpoint
         ctx = ServerContext(self._method, request, deadline, ProtocolType.CONNECT)
         hooks = None
         try:
             if self._hooks is not None:
-                hooks = self._hooks.prepare(ctx, self._endpoint.to_connect_error)
+                hooks = CallHooks(self._hooks, ctx, endpoint.to_connect_error)
                 hooks.start()
             if deadline is not None:
                 body.set_deadline(deadline)
@@ -61,7 +64,7 @@ class UnaryHandler:
                 if len(data) > self._read_max_bytes:
                     raise TooLargeError(self._read_max_bytes, len(data))
                 received = self._compressions.find(compression)
-                if connect.UNARY.accept_encoding not in request.headers:
+                if request.headers.get(connect.UNARY.accept_encoding) is None:
                     accepted = received
             # Connect reference, "Unary-Request": no bytes are never decompressed.
             if received is not None and data:
@@ -79,17 +82,19 @@ class UnaryHandler:
                     payload = accepted.compress(payload)
                     fields = (*fields, (connect.UNARY.content_encoding, accepted.name))
             except Exception as error:
-                self._endpoint.refuse_response(error)
-            if hooks is not None:
-                failure = hooks.end(None)
-                if failure is not None:
-                    return _error_response(self._endpoint.report(request, hooks, failure), ctx)
-            leading, trailing = response_metadata(ctx)
-            if leading is None and trailing is None:
-                return Response(200, fields, (payload,))
-            return Response(200, _headers(leading, trailing, fields), (payload,))
+                endpoint.refuse_response(error)
+            if hooks is not None and body.is_disconnected():
+                raise client_disconnected(deadline)
         except BaseException as raised:
-            return _error_response(self._endpoint.fail(request, hooks, raised), ctx)
+            return _error_response(endpoint.fail(request, hooks, raised), ctx)
+        if hooks is not None:
+            failure = endpoint.succeed(request, hooks)
+            if failure is not None:
+                return _error_response(failure, ctx)
+        leading, trailing = response_metadata(ctx)
+        if leading is None and trailing is None:
+            return Response(200, fields, (payload,))
+        return Response(200, _headers(leading, trailing, fields), (payload,))
 
     def _refuse(self, request: Request, problem: ConnectError) -> Response:
         """Answer a request whose head is malformed. Interceptors see it like any other call."""
