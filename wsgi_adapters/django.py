@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from contextvars import ContextVar
 from functools import partial
+from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -180,7 +181,12 @@ class _RepeatedHeaders(HttpResponseBase):
 
     def items(self) -> Any:
         """Return all headers: the server gets what is returned here."""
-        return [*super().items(), *self.repeated]
+        headers = [*super().items(), *self.repeated]
+        if self.status_code == HTTPStatus.NOT_MODIFIED:
+            # Django's CommonMiddleware says that it is 0, which is not the length of what has not changed
+            # (RFC 9110, section 8.6).
+            return [(name, value) for name, value in headers if name.lower() != "content-length"]
+        return headers
 
 
 class _WholeResponse(_RepeatedHeaders, HttpResponse):
