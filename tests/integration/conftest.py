@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import urllib3
@@ -11,79 +10,12 @@ import urllib3
 from tests.integration.certificates import Certificates
 from tests.integration.channel import Channel
 from tests.integration.scripted import Script, ScriptedServer, Serve
-from tests.integration.servers import Gunicorn, Http2Gunicorn, Tls
+from tests.integration.servers import Gunicorn, Http2Gunicorn, Servers, Tls
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-_Key = tuple[str, Tls]
-_GunicornT = TypeVar("_GunicornT", bound=Gunicorn)
-
-
-# Each of gunicorn's parsers is that of a worker.
-_PARSERS = {"sync": "python", "gthread": "fast", "gevent": "fast"}
-
-
-class Servers:
-    """The servers that tests share, each started when it is first wanted."""
-
-    def __init__(self, directory: Path, certificates: Certificates) -> None:
-        self._directory = directory
-        self._certificates = certificates
-        self._running: dict[_Key, Gunicorn] = {}
-        self._running_http2: dict[_Key, Http2Gunicorn] = {}
-        self._started = 0
-
-    def lend(self, worker: str, tls: Tls = Tls.NOBODY) -> Iterator[Gunicorn]:
-        """Yield a server, for one test. What it wrote is shown if the test fails."""
-        return self._lend(self._running, (worker, tls), self._start)
-
-    def lend_http2(self, worker: str, tls: Tls) -> Iterator[Http2Gunicorn]:
-        """Yield a server that speaks HTTP/2, in the same way."""
-        return self._lend(self._running_http2, (worker, tls), self._start_http2)
-
-    def stop(self) -> None:
-        running = [*self._running.values(), *self._running_http2.values()]
-        for server in running:
-            server.ask_to_stop()
-        for server in running:
-            server.wait_for_end()
-
-    def _lend(
-        self, running: dict[_Key, _GunicornT], key: _Key, start: Callable[[str, Tls], _GunicornT]
-    ) -> Iterator[_GunicornT]:
-        if key not in running:
-            running[key] = start(*key)
-        server = running[key]
-        yield server
-        if not server.serves():
-            # The test has failed, and left the server's only thread where it was: the next gets a new one.
-            del running[key]
-            server.stop()
-        print(server.new_output())
-
-    def _start(self, worker: str, tls: Tls) -> Gunicorn:
-        certificates = self._certificates_for(tls)
-        return Gunicorn(
-            self._output(),
-            worker,
-            *("--http-parser", _PARSERS[worker]),
-            certificates=certificates,
-            is_mutual=tls is Tls.BOTH,
-        )
-
-    def _start_http2(self, worker: str, tls: Tls) -> Http2Gunicorn:
-        return Http2Gunicorn(self._output(), worker, certificates=self._certificates_for(tls))
-
-    def _certificates_for(self, tls: Tls) -> Certificates | None:
-        return None if tls is Tls.NOBODY else self._certificates
-
-    def _output(self) -> Path:
-        self._started += 1
-        return self._directory / f"gunicorn-{self._started}.log"
 
 
 @pytest.fixture(scope="session")

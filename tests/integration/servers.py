@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 
 import urllib3
 from echo.v1.echo_connect import EchoServiceClient
@@ -21,9 +23,11 @@ from connect_sync import ProtocolType, ResponseMetadata
 from tests.integration.certificates import Certificates
 from tests.integration.dialects import Dialect
 from tests.integration.http2 import Http2Connection
-from tests.integration.wire import PATIENCE, Connection, Reply, post
+from tests.integration.wire import FAULTS_PATH, PATIENCE, Connection, Reply, head, post
 
 _ROOT = Path(__file__).resolve().parents[2]
+
+_DEFAULT_APPLICATION = "tests.integration.service:application"
 
 
 class Tls(Enum):
@@ -42,7 +46,7 @@ class Gunicorn:
         output: Path,
         worker: str,
         *options: str,
-        application: str = "tests.integration.service:application",
+        application: str = _DEFAULT_APPLICATION,
         certificates: Certificates | None = None,
         is_mutual: bool = False,
         packages: Path | None = None,
@@ -52,6 +56,7 @@ class Gunicorn:
         What is installed in the folder ``packages`` stands before what the environment has.
         Its socket is bound here, so that no other process can take the port.
         """
+        self.worker = worker
         self.tls: ssl.SSLContext | None = None
         if certificates is not None:
             self.tls = certificates.client_context(certificate="known" if is_mutual else "none")
@@ -129,6 +134,14 @@ class Gunicorn:
         (peak,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(peak.split()[1]) * 1024
 
+    def faults(self) -> list[str]:
+        """Return in which calls hooks went wrong, of an application that `watched` watches."""
+        reply = self.call(head(f"GET {FAULTS_PATH} HTTP/1.1", {"host": "test"}))
+        content = json.loads(reply.body)
+        assert content["requests"] > 0
+        faults: list[str] = content["faults"]
+        return faults
+
     def new_output(self) -> str:
         """Return what the server has written since this was last asked."""
         output = self._output.read_text(errors="replace")
@@ -159,7 +172,7 @@ class Http2Gunicorn(Gunicorn):
         output: Path,
         worker: str,
         *options: str,
-        application: str = "tests.integration.service:application",
+        application: str = _DEFAULT_APPLICATION,
         certificates: Certificates | None = None,
         packages: Path | None = None,
     ) -> None:
@@ -187,3 +200,83 @@ class Http2Gunicorn(Gunicorn):
                 return connection.open("Echo", Dialect.GRPC.headers, is_whole=True).read_reply().status == 200
         except (OSError, AssertionError):
             return False
+
+
+_Key = tuple[str, Tls]
+_GunicornT = TypeVar("_GunicornT", bound=Gunicorn)
+
+
+# Each of gunicorn's parsers is that of a worker.
+_PARSERS = {"sync": "python", "gthread": "fast", "gevent": "fast"}
+
+
+class Servers:
+    """The servers of an application that tests share, each started when it is first wanted."""
+
+    def __init__(
+        self, directory: Path, certificates: Certificates, application: str = _DEFAULT_APPLICATION
+    ) -> None:
+        self._directory = directory
+        self._certificates = certificates
+        self._application = application
+        self._running: dict[_Key, Gunicorn] = {}
+        self._running_http2: dict[_Key, Http2Gunicorn] = {}
+        self._started = 0
+
+    def lend(self, worker: str, tls: Tls = Tls.NOBODY) -> Iterator[Gunicorn]:
+        """Yield a server, for one test. What it wrote is shown if the test fails."""
+        return self._lend(self._running, (worker, tls), self._start)
+
+    def lend_http2(self, worker: str, tls: Tls) -> Iterator[Http2Gunicorn]:
+        """Yield a server that speaks HTTP/2, in the same way."""
+        return self._lend(self._running_http2, (worker, tls), self._start_http2)
+
+    @property
+    def running(self) -> list[Gunicorn]:
+        """Those that were started."""
+        return [*self._running.values(), *self._running_http2.values()]
+
+    def stop(self) -> None:
+        for server in self.running:
+            server.ask_to_stop()
+        for server in self.running:
+            server.wait_for_end()
+
+    def _lend(
+        self, running: dict[_Key, _GunicornT], key: _Key, start: Callable[[str, Tls], _GunicornT]
+    ) -> Iterator[_GunicornT]:
+        if key not in running:
+            running[key] = start(*key)
+        server = running[key]
+        yield server
+        if not server.serves():
+            # The test has failed, and left the server's only thread where it was: the next gets a new one.
+            del running[key]
+            server.stop()
+        print(server.new_output())
+
+    def _start(self, worker: str, tls: Tls) -> Gunicorn:
+        certificates = self._certificates_for(tls)
+        return Gunicorn(
+            self._output(),
+            worker,
+            *("--http-parser", _PARSERS[worker]),
+            application=self._application,
+            certificates=certificates,
+            is_mutual=tls is Tls.BOTH,
+        )
+
+    def _start_http2(self, worker: str, tls: Tls) -> Http2Gunicorn:
+        return Http2Gunicorn(
+            self._output(),
+            worker,
+            application=self._application,
+            certificates=self._certificates_for(tls),
+        )
+
+    def _certificates_for(self, tls: Tls) -> Certificates | None:
+        return None if tls is Tls.NOBODY else self._certificates
+
+    def _output(self) -> Path:
+        self._started += 1
+        return self._directory / f"gunicorn-{self._started}.log"

@@ -1,6 +1,7 @@
 """Clients that break off, lie, drip, bomb and smuggle, against gunicorn with one thread.
 
-That the next request is served proves that the thread is free again.
+That the next request is served proves that the thread is free again. An interceptor counts the starts and the
+ends of calls.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from threading import Thread
 import pytest
 from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
+from tests.integration.certificates import Certificates
 from tests.integration.channel import Channel
-from tests.integration.servers import Gunicorn
+from tests.integration.servers import Gunicorn, Servers
 from tests.integration.wire import (
     END,
     LAST_CHUNK,
@@ -48,6 +50,14 @@ HTTP_STATUS = {
     "resource_exhausted": 429,
     "unimplemented": 501,
 }
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Servers]:
+    directory = tmp_path_factory.mktemp("hostile_clients")
+    servers = Servers(directory, certificates, "tests.integration.watched:application")
+    yield servers
+    servers.stop()
 
 
 # What is refused though it came whole
@@ -781,3 +791,11 @@ def test_stream_by_http_1_0_ends_with_its_connection(server: Gunicorn) -> None:
         reply = connection.read_reply()
     assert "transfer-encoding" not in reply.headers
     assert reply.messages() == [ANSWER, ANSWER]
+
+
+# All of the above
+
+
+def test_every_call_has_had_one_start_and_one_end(servers: Servers) -> None:
+    for server in servers.running:
+        assert server.faults() == []

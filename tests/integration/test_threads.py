@@ -1,4 +1,4 @@
-"""One client that many threads share."""
+"""One client that many threads share, with interceptors on both sides."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, Token
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import urllib3
 from echo.v1.echo_connect import EchoServiceClient
 from echo.v1.echo_pb2 import EchoRequest
 
-from connect_sync import Cancellation, Code, ConnectError
+from connect_sync import Cancellation, Code, ConnectError, RequestContext
 from tests.integration.calls import places
 from tests.integration.servers import Gunicorn
 from tests.integration.wire import PATIENCE
@@ -26,10 +27,35 @@ PLACES = 8
 
 @pytest.fixture
 def server_of_many_threads(tmp_path: Path) -> Iterator[Gunicorn]:
-    server = Gunicorn(tmp_path / "gunicorn.log", "gthread", "--threads", str(PLACES))
+    application = "tests.integration.watched:application"
+    server = Gunicorn(tmp_path / "gunicorn.log", "gthread", "--threads", str(PLACES), application=application)
     yield server
     server.stop()
     print(server.new_output())
+
+
+running: ContextVar[object] = ContextVar("running")
+
+
+class Watching:
+    """An interceptor that keeps which calls have started, and which have ended in their own context."""
+
+    def __init__(self) -> None:
+        self.started: list[object] = []
+        self.ended: list[object] = []
+
+    def on_start(self, ctx: RequestContext) -> tuple[object, Token[object]]:
+        call = object()
+        self.started.append(call)
+        return call, running.set(call)
+
+    def on_end(
+        self, token: tuple[object, Token[object]], ctx: RequestContext, error: ConnectError | None
+    ) -> None:
+        call, running_token = token
+        if running.get() is call:
+            running.reset(running_token)  # raises in any other context
+            self.ended.append(call)
 
 
 def make_calls(client: EchoServiceClient, seed: int) -> int:
@@ -73,9 +99,10 @@ def make_calls(client: EchoServiceClient, seed: int) -> int:
 @pytest.mark.parametrize("proto_json", [False, True], ids=["proto", "json"])
 def test_client_is_shared_by_threads(server_of_many_threads: Gunicorn, proto_json: bool) -> None:
     url = server_of_many_threads.url
+    watching = Watching()
     threads_before = set(threading.enumerate())
     with urllib3.PoolManager(maxsize=PLACES, block=True) as manager:
-        client = EchoServiceClient(url, pool_manager=manager, proto_json=proto_json)
+        client = EchoServiceClient(url, pool_manager=manager, proto_json=proto_json, interceptors=[watching])
         with ThreadPoolExecutor(THREADS) as threads:
             good = list(threads.map(lambda seed: make_calls(client, seed), range(THREADS)))
         for thread in set(threading.enumerate()) - threads_before:
@@ -83,3 +110,7 @@ def test_client_is_shared_by_threads(server_of_many_threads: Gunicorn, proto_jso
         assert good == [CALLS] * THREADS
         assert len(places(manager, url)) == PLACES
     assert set(threading.enumerate()) <= threads_before
+    assert len(watching.started) == THREADS * CALLS
+    assert set(watching.ended) == set(watching.started)
+    assert len(watching.ended) == len(watching.started)
+    assert server_of_many_threads.faults() == []

@@ -22,6 +22,9 @@ END = 2
 
 SERVICE = "/echo.v1.EchoService"
 
+FAULTS_PATH = "/faults"
+"""Where `tests.integration.watched` tells, in JSON, in which calls the hooks of interceptors went wrong."""
+
 
 def envelope(payload: bytes, flags: int = 0) -> bytes:
     return struct.pack(">BI", flags, len(payload)) + payload
@@ -187,9 +190,12 @@ class Connection:
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def close(self) -> None:
         self._reader.close()
         self._socket.close()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 def reset(sock: socket.socket) -> None:
