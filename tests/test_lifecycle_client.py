@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import gevent  # type: ignore[import-untyped]
@@ -534,3 +536,38 @@ def test_peer_of_a_client_is_the_address_that_is_called(address: str, peer: str)
     ConnectClient(address, transport=transport, interceptors=[Looking()]).call_unary(UNARY, text())
 
     assert seen == [peer]
+
+
+# What is left of a call
+
+
+@pytest.mark.parametrize("way", ["error", "web server", "malformed", "no end", "two messages", "unreachable"])
+@all_forms
+def test_failed_call_keeps_nothing_of_its_caller(form: Form, way: str, without_gc: None) -> None:
+    def answer(request: Request) -> Response:
+        if way == "unreachable":
+            raise ConnectError(Code.UNAVAILABLE)
+        if way == "web server":
+            return Response(404, Headers({"content-type": "text/html"}), Incoming(b"Not here"))
+        if way == "malformed":
+            return form.respond(form.message(b"\xff\xff"), form.end)
+        if way == "no end":
+            return form.respond(form.message()[:-1])
+        if way == "two messages":
+            return form.respond(form.message(), form.message(), form.end)
+        return form.failure()
+
+    class Mark:
+        """Something that a caller has in a variable."""
+
+    def call() -> weakref.ref[Mark]:
+        mark = Mark()
+        # Whether it fails is for other tests.
+        with suppress(ConnectError):
+            made.run()
+        return weakref.ref(mark)
+
+    made = Call(form, answer)
+    made.client = ConnectClient("http://unit.test", protocol=form.protocol, transport=made.transport)
+
+    assert call()() is None

@@ -143,6 +143,14 @@ class ClientSettings(NamedTuple):
             return
         if response.status == 304 and ctx.http_method() == "GET":
             raise NotModified
+        # Not from a variable: the frame would keep the error, whose traceback keeps the frame.
+        raise self._failure(response, body, protocol, ctx)
+
+    def _failure(
+        self, response: Response, body: Body, protocol: WireProtocol, ctx: ClientContext
+    ) -> ConnectError:
+        """Return the error of a response that failed. Raises ConnectError if the call has ended meanwhile."""
+        content_type = response.headers.get("content-type", "")
         if protocol.is_error_content_type(content_type):
             try:
                 data = self.read_body(response.headers, body)
@@ -155,14 +163,14 @@ class ClientSettings(NamedTuple):
             failure = connect.decode_error(response.status, data)
             if failure is None:
                 url = self.address + ctx.method().path
-                raise foreign_response_error(url, response.status, response.headers, data)
-            raise failure
+                return foreign_response_error(url, response.status, response.headers, data)
+            return failure
         # gRPC, "HTTP to gRPC Status Code Mapping": the HTTP status speaks where there is no other.
         failure, trailers = protocol.trailers_only_end(response.headers) or (None, None)
         if failure is None or trailers is None:
-            raise self._foreign(response, body, ctx)
+            return self._foreign(response, body, ctx)
         ctx.set_trailers(trailers)
-        raise add_response(failure, response, response.headers, trailers)
+        return add_response(failure, response, response.headers, trailers)
 
     def read_body(self, headers: Headers, body: Body) -> bytes:
         """Read a bare message, or a bare error. Raises ConnectError."""

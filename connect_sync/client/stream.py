@@ -126,7 +126,11 @@ class StreamCaller:
             if _drain_after_end(envelopes, body, ctx):
                 raise ConnectError(Code.INTERNAL, "the response has data after its end-of-stream message")
             if failure is not None:
-                raise failure
+                try:
+                    raise failure
+                finally:
+                    # The frame would keep the error, whose traceback keeps the frame.
+                    del failure, end
         except (MalformedError, TooLargeError) as fault:
             raise add_response(response_error(fault), response, response.headers) from fault
         except ConnectError as error:
@@ -226,7 +230,10 @@ class ResponseStream(Iterator[OutputT], Generic[OutputT]):
             return self._ahead.pop()
         if self._error is not None:
             error, self._error = self._error, None
-            raise error
+            try:
+                raise error
+            finally:
+                del error
         try:
             return next(self._responses)
         finally:

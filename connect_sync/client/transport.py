@@ -328,7 +328,10 @@ class _Exchange:
             raise self.failure(error) from error
         except (HTTPException, OSError) as error:
             cause = self._send_error or error
-            raise self.failure(cause, is_silent=self._is_new and not start) from cause
+            try:
+                raise self.failure(cause, is_silent=self._is_new and not start) from cause
+            finally:
+                del cause  # as in `_connect`
         return Response(response.status, response.headers, _ResponseBody(self, response))
 
     def failure(self, error: Exception, *, is_silent: bool = False) -> ConnectError:
@@ -376,7 +379,7 @@ class _Exchange:
             raise self.failure(error) from error
         except OSError as error:
             # The server hung up, perhaps after an answer.
-            self._send_error = error
+            self._send_error = error.with_traceback(None)  # which has this frame
             return False
         return True
 
@@ -402,7 +405,7 @@ class _Exchange:
                     remaining = self._lifetime.remaining()
                     wait_for_socket(self._socket, read=True, write=can_write, timeout=remaining)
         except OSError as error:
-            self._send_error = error
+            self._send_error = error.with_traceback(None)  # which has this frame
             return False
         finally:
             self._socket.settimeout(None)
@@ -479,9 +482,10 @@ class _ResponseBody(Body):
             self.close()
             raise
         except (HTTPException, OSError) as error:
-            failure = self._exchange.failure(error)
-            self.close()
-            raise failure from error
+            try:
+                raise self._exchange.failure(error) from error
+            finally:
+                self.close()
         if not data:
             self.close()
         return data

@@ -71,6 +71,13 @@ class StreamHandler:
             return self._refuse(request, problem)
         ctx = ServerContext(self._method, request, deadline, self._protocol_type)
         hooks = self._endpoint.prepare_hooks(ctx)
+        try:
+            if hooks is not None:
+                hooks.start()
+            if deadline is not None:
+                body.set_deadline(deadline)
+        except BaseException as raised:
+            return self._end_alone(self._endpoint.fail(request, hooks, raised), ctx)
         requests = self._read(body, received)
         chunks: Iterable[bytes]
         if self._gives_stream:
@@ -90,13 +97,18 @@ class StreamHandler:
         """Answer a request whose head is malformed. Interceptors see it like any other call."""
         ctx = ServerContext(self._method, request, None, self._protocol_type)
         error = self._endpoint.refuse(request, ctx, problem)
-        fields = self._fields
-        if error.code is Code.UNIMPLEMENTED:
-            # gRPC, "Compression": the answer to an unknown compression lists the known ones.
-            fields = (*fields, (self._protocol.accept_encoding, self._compressions.names or IDENTITY))
+        if error.code is not Code.UNIMPLEMENTED:
+            return self._end_alone(error, ctx)
+        # gRPC, "Compression": the answer to an unknown compression lists the known ones.
+        return self._end_alone(
+            error, ctx, ((self._protocol.accept_encoding, self._compressions.names or IDENTITY),)
+        )
+
+    def _end_alone(self, error: ConnectError, ctx: ServerContext, fields: Fields = ()) -> Response:
+        """Return a response without messages."""
         leading, _ = response_metadata(ctx)
         data, trailers = self._end(error, ctx)
-        return Response(200, response_headers(leading, fields), (data,), trailers)
+        return Response(200, response_headers(leading, self._fields + fields), (data,), trailers)
 
     def _read(self, body: Body, received: Compression | None) -> Iterator[Any]:
         """Yield the messages of a request as they arrive."""
@@ -120,10 +132,6 @@ class StreamHandler:
         """Return the whole body of a response that has one message, and its trailers."""
         endpoint = self._endpoint
         try:
-            if hooks is not None:
-                hooks.start()
-            if deadline is not None:
-                body.set_deadline(deadline)
             message = requests if self._takes_stream else _single_message(requests)
             message = self._call(message, ctx) if hooks is None else hooks.run(self._call, message, ctx)
             if deadline is not None:
@@ -165,10 +173,6 @@ class StreamHandler:
         error: ConnectError | None = None
         try:
             try:
-                if hooks is not None:
-                    hooks.start()
-                if deadline is not None:
-                    body.set_deadline(deadline)
                 message = _single_message(requests)
                 if hooks is None:
                     responses = self._call(message, ctx)

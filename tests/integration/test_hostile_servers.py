@@ -10,6 +10,7 @@ import gzip
 import json
 import socket
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -968,3 +969,44 @@ def test_closed_client_leaves_the_connections_of_the_caller(
         with client_of(server, manager) as client:
             assert_next_call_works(Kind.UNARY, client)
     assert server.connections == 1
+
+
+# What is left of a call
+
+
+class Mark:
+    """Something that a caller has in a variable."""
+
+
+@all_kinds
+@pytest.mark.parametrize("size", [0, 8 << 20], ids=["small request", "large request"])
+@pytest.mark.parametrize(
+    "start_for",
+    [
+        pytest.param(lambda kind: b"", id="nothing"),
+        pytest.param(lambda kind: b"HTTP/1.1 200 OK\r\ncontent-", id="cut in the head"),
+        pytest.param(lambda kind: b"SSH-2.0-OpenSSH_9.6\r\n", id="SSH"),
+        pytest.param(lambda kind: chunked_head(kind) + b"5\r\n", id="cut in the body"),
+    ],
+)
+def test_failed_call_keeps_nothing_of_its_caller(
+    kind: Kind,
+    start_for: Callable[[Kind], bytes],
+    size: int,
+    serve: Serve,
+    manager: urllib3.PoolManager,
+    without_gc: None,
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(start_for(kind))
+
+    client = client_of(serve(script), manager)
+    request = EchoRequest(payload=bytes(size))
+
+    def call() -> weakref.ref[Mark]:
+        mark = Mark()
+        assert kind.failure(client, request).code is Code.UNAVAILABLE
+        return weakref.ref(mark)
+
+    assert call()() is None
