@@ -17,29 +17,29 @@ from connect_sync.errors import MalformedError
 Encoder: TypeAlias = Callable[[Any], bytes]
 """Serializes messages of one class.
 
-It raises ValueError for a message that cannot be serialized, a required field being absent, say.
+It raises ValueError for a message that cannot be serialized, for example without a required field.
 """
 
 Decoder: TypeAlias = Callable[[bytes], Any]
-"""Parses messages of one class. It raises MalformedError for bytes that are no such message."""
+"""Parses messages of one class. It raises MalformedError for bytes that are not such a message."""
 
 
 class Codec(ABC):
-    """A format of messages. What serializes and parses them is made once for each class, and called often."""
+    """A message format. Encoders and decoders are created once per message class, and called often."""
 
     name: str
     """The name in content types: ``proto`` in ``application/connect+proto``."""
 
     @abstractmethod
     def encoder(self, message_class: type[Message], *, deterministic: bool = False) -> Encoder:
-        """Return what serializes messages; if ``deterministic``, equal ones into equal bytes.
+        """Return an encoder; if ``deterministic``, it serializes equal messages to equal bytes.
 
-        Whether what it is given is a ``message_class`` is for `check_type` to see, or for `checked`.
+        It does not check that its argument is a ``message_class``: see `check_type` and `checked`.
         """
 
     @abstractmethod
     def decoder(self, message_class: type[Message]) -> Decoder:
-        """Return what parses messages."""
+        """Return a decoder."""
 
 
 class ProtoCodec(Codec):
@@ -48,12 +48,12 @@ class ProtoCodec(Codec):
     name = "proto"
 
     def encoder(self, message_class: type[Message], *, deterministic: bool = False) -> Encoder:
-        """Return what serializes messages."""
+        """Return an encoder."""
         serialize = message_class.SerializeToString
         return partial(serialize, deterministic=True) if deterministic else serialize
 
     def decoder(self, message_class: type[Message]) -> Decoder:
-        """Return what parses messages."""
+        """Return a decoder."""
         parse = message_class.FromString
         name = message_class.DESCRIPTOR.full_name
 
@@ -67,12 +67,12 @@ class ProtoCodec(Codec):
 
 
 class JsonCodec(Codec):
-    """Protobuf's JSON mapping: one line out; unknown fields ignored on the way in."""
+    """Protobuf's JSON mapping: written as one line; unknown fields are ignored when parsing."""
 
     name = "json"
 
     def encoder(self, message_class: type[Message], *, deterministic: bool = False) -> Encoder:
-        """Return what serializes messages. An Any of an unknown type cannot be."""
+        """Return an encoder. It cannot serialize an Any of an unknown type."""
 
         def encode(message: Any) -> bytes:
             value = json_format.MessageToDict(message)
@@ -82,9 +82,9 @@ class JsonCodec(Codec):
         return encode
 
     def decoder(self, message_class: type[Message]) -> Decoder:
-        """Return what parses messages."""
+        """Return a decoder."""
         name = message_class.DESCRIPTOR.full_name
-        # The parser takes a list or a string for an empty message. Of the well-known types, some are.
+        # The parser accepts a list or a string as an empty message. Some well-known types do have that form.
         is_object = not name.startswith("google.protobuf.")
 
         def decode(data: bytes) -> Message:
@@ -94,7 +94,7 @@ class JsonCodec(Codec):
                 if is_object and not isinstance(value, dict):
                     raise _InvalidJsonError("it is not an object")
                 json_format.ParseDict(value, message, ignore_unknown_fields=True)
-            except Exception as error:  # for odd input the parser lets errors of any class through
+            except Exception as error:  # for unusual input the parser raises errors of any class
                 reason = _reason(error)
                 text = f"the bytes do not parse as a {name} in the JSON format"
                 raise MalformedError(f"{text}: {reason}" if reason else text) from error
@@ -104,22 +104,22 @@ class JsonCodec(Codec):
 
 
 def check_type(message: object, message_class: type[Message]) -> None:
-    """Do nothing for a message of the type of ``message_class``.
+    """Check that ``message`` has the type of ``message_class``.
 
     Raises:
-        TypeError: It is anything else, which the other side would parse as that type.
+        TypeError: It has another type. The other side would parse it as the expected one.
     """
     if type(message) is message_class:
         return
     full_name = message_class.DESCRIPTOR.full_name
-    # The same type may come from another pool of descriptors.
+    # The same type may come from another descriptor pool.
     if not isinstance(message, Message) or message.DESCRIPTOR.full_name != full_name:
         got = "None" if message is None else f"a {type(message).__name__}"
         raise TypeError(f"expected a {full_name}, got {got}")
 
 
 def checked(encode: Encoder, message_class: type[Message]) -> Encoder:
-    """Return ``encode`` with `check_type` before it."""
+    """Return ``encode``, preceded by `check_type`."""
 
     def encode_checked(message: Any) -> bytes:
         if type(message) is not message_class:
@@ -130,7 +130,7 @@ def checked(encode: Encoder, message_class: type[Message]) -> Encoder:
 
 
 class _InvalidJsonError(ValueError):
-    """What is wrong with JSON, in words for the peer."""
+    """What is wrong with the JSON, in words for the peer."""
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -144,7 +144,7 @@ _find_field = re.compile(r"Failed to parse (\S+) field").match
 
 
 def _reason(error: Exception) -> str:
-    """Say what is wrong, without the words of the parser's insides."""
+    """Say what is wrong, without internals of the parser."""
     if isinstance(error, _InvalidJsonError | json.JSONDecodeError):
         return str(error)
     if isinstance(error, UnicodeDecodeError):

@@ -1,7 +1,7 @@
 """The gRPC health checking protocol: whether a server, and each of its services, can be called.
 
-`Health` holds what the server's owner says of them, and answers the two methods of
-``grpc.health.v1.Health``: Check, which gives a status once, and Watch, which also gives each change of it.
+`Health` holds the statuses that the application sets, and implements the two methods of
+``grpc.health.v1.Health``: Check, which returns a status once, and Watch, which also sends each change of it.
 `HealthClient` calls them.
 
 The rules are those of "GRPC Health Checking Protocol" and of the comments in its proto file.
@@ -29,29 +29,29 @@ SERVICE = "grpc.health.v1.Health"
 """The full name of the service."""
 
 DEFAULT_MAX_WATCHES = 4
-"""How many Watches may be open at a time, if nobody says otherwise."""
+"""How many Watches may be open at a time, by default."""
 
 _MAX_WAIT = 1.0
-"""For how many seconds a Watch waits before it looks whether its client is still there."""
+"""How many seconds a Watch waits before it checks whether its client is still connected."""
 
 
 class ServingStatus(IntEnum):
-    """What is known of a service: ``grpc.health.v1.HealthCheckResponse.ServingStatus``."""
+    """The status of a service: ``grpc.health.v1.HealthCheckResponse.ServingStatus``."""
 
     UNKNOWN = 0
     """It is not known whether the service can be called."""
     SERVING = 1
     """The service can be called."""
     NOT_SERVING = 2
-    """The service is there, and is not to be called now."""
+    """The service exists, but must not be called now."""
     SERVICE_UNKNOWN = 3
-    """There is no such service: what Watch says where Check fails with ``not_found``."""
+    """There is no such service: sent by Watch where Check fails with ``not_found``."""
 
 
 if TYPE_CHECKING:
 
     class HealthCheckRequest(Message):
-        """A question for the status of one service."""
+        """A request for the status of one service."""
 
         service: str
         """The full name of the service; empty for the server as a whole."""
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 def _message_classes() -> tuple[type[Message], type[Message]]:
     """Return the classes of the request and of the response.
 
-    The schema has a pool of its own: an application may have the official one in the common pool.
+    They use a descriptor pool of their own, since an application may load the official schema too.
     """
     schema = descriptor_pb2.FileDescriptorProto(
         name="grpc/health/v1/health.proto", package="grpc.health.v1", syntax="proto3"
@@ -109,10 +109,10 @@ CHECK = Method(
     name="Check",
     input=HealthCheckRequest,
     output=HealthCheckResponse,
-    # The proto file says so in words alone.
+    # The proto file says so only in a comment.
     idempotency=IdempotencyLevel.NO_SIDE_EFFECTS,
 )
-"""Gives the status of a service."""
+"""Returns the status of a service."""
 WATCH = Method(
     service=SERVICE,
     name="Watch",
@@ -120,67 +120,67 @@ WATCH = Method(
     output=HealthCheckResponse,
     kind=StreamKind.SERVER_STREAM,
 )
-"""Gives the status of a service, and each change of it."""
+"""Sends the status of a service, and each change of it."""
 
 
 class Health:
-    """The statuses of a server and of its services, and the service that tells them.
+    """The statuses of a server and of its services, and the service that reports them.
 
-    The server as a whole has the empty name. It is SERVING from the beginning; any other service is unknown
-    until its status is set. Threads may share the object. Each process has its own.
+    The empty name stands for the server as a whole. It is SERVING initially; any other service is unknown
+    until its status is set. The object is thread-safe. Each process has its own.
     """
 
     def __init__(self, *, max_watches: int = DEFAULT_MAX_WATCHES) -> None:
         """Make the statuses of one server.
 
         Args:
-            max_watches: How many Watches may be open at a time, each of which holds a thread. With 0, none
-                may, and clients are told that this server has no such method.
+            max_watches: How many Watches may be open at a time. Each one occupies a thread. With 0, Watch is
+                answered as an unimplemented method.
 
         Raises:
             ValueError: ``max_watches`` is negative.
         """
         if max_watches < 0:
-            raise ValueError(f"max_watches is {max_watches}: it takes 0 or more")
+            raise ValueError(f"max_watches must be 0 or more, got {max_watches}")
         self._max_watches = max_watches
         self._statuses = {"": ServingStatus.SERVING}
         self._is_shut_down = False
-        # One for each open Watch; what is put in wakes it. Of all that can wake a thread, this is what a
-        # signal handler may use, whatever it has interrupted.
+        # One for each open Watch; putting an item wakes it. SimpleQueue is reentrant, so a signal handler may
+        # use it.
         self._watches: set[SimpleQueue[None]] = set()
         self._opening = Lock()
 
     def get_status(self, service: str = "") -> ServingStatus:
-        """Return the status of a service, by its full name; SERVICE_UNKNOWN where none was set."""
+        """Return the status of a service, by its full name; SERVICE_UNKNOWN if it was never set."""
         status = self._statuses.get(service, ServingStatus.SERVICE_UNKNOWN)
         if self._is_shut_down and status is not ServingStatus.SERVICE_UNKNOWN:
             return ServingStatus.NOT_SERVING
         return status
 
     def set_status(self, service: str, status: ServingStatus) -> None:
-        """Say what the status of a service is from now on. After `shutdown`, nothing changes any more.
+        """Set the status of a service. After `shutdown`, this has no effect.
 
         Args:
             service: The full name of the service, such as ``greet.v1.GreetService``; empty for the server
-                as a whole, which no other status has an influence on.
-            status: Any status but SERVICE_UNKNOWN.
+                as a whole, whose status is independent of the others.
+            status: Any status except SERVICE_UNKNOWN.
 
         Raises:
-            TypeError: ``service`` is no string.
-            ValueError: ``service`` is a path; ``status`` is no status that a service can have.
+            TypeError: ``service`` is not a string.
+            ValueError: ``service`` is a path; ``status`` is SERVICE_UNKNOWN or not a status.
         """
         check_service_name(service)
         status = ServingStatus(status)
         if status is ServingStatus.SERVICE_UNKNOWN:
-            raise ValueError("SERVICE_UNKNOWN is the status of services that were never set")
+            raise ValueError("status must be UNKNOWN, SERVING or NOT_SERVING, got SERVICE_UNKNOWN")
         if not self._is_shut_down:
             self._statuses[service] = status
             self._wake_watches()
 
     def shutdown(self) -> None:
-        """Say that the server ends: all services are NOT_SERVING for good, and all Watches end.
+        """Announce that the server stops: all services are permanently NOT_SERVING, and all Watches end.
 
-        This never waits, and may be called by a signal handler.
+        This never blocks, and may be called in a signal handler.
         """
         self._is_shut_down = True
         self._wake_watches()
@@ -191,25 +191,25 @@ class Health:
             ctx.response_headers()["cache-control"] = "no-store"
         status = self.get_status(request.service)
         if status is ServingStatus.SERVICE_UNKNOWN:
-            raise ConnectError(Code.NOT_FOUND, "nothing is known of a service of this name")
+            raise ConnectError(Code.NOT_FOUND, "unknown service")
         return HealthCheckResponse(status=status)
 
     def watch(self, request: HealthCheckRequest, ctx: RequestContext) -> Iterator[HealthCheckResponse]:
-        """Answer a Watch: with the status, and each time that it has changed.
+        """Answer a Watch: send the status now, and whenever it changes.
 
-        A client that is slow to take them gets the newest, and not all that there were in between. The Watch
-        ends when its client has left, at its deadline, and at `shutdown`.
+        A client that is slow to read gets the latest status, but not each one in between. The Watch ends when
+        its client disconnects, at its deadline, and at `shutdown`.
 
         Raises:
-            ConnectError: ``resource_exhausted``, if too many are open; ``unimplemented``, if there are none.
+            ConnectError: ``resource_exhausted`` if too many are open; ``unimplemented`` if none are allowed.
         """
         if not self._max_watches:
-            raise ConnectError(Code.UNIMPLEMENTED, "this server has no Watch: ask by Check")
+            raise ConnectError(Code.UNIMPLEMENTED, "this server does not support Watch: use Check")
         wakes: SimpleQueue[None] = SimpleQueue()
         with self._opening:
             if len(self._watches) >= self._max_watches:
                 raise ConnectError(
-                    Code.RESOURCE_EXHAUSTED, f"{self._max_watches} Watches are open, and no more may be"
+                    Code.RESOURCE_EXHAUSTED, f"too many open Watches: the limit is {self._max_watches}"
                 )
             self._watches.add(wakes)
         try:
@@ -222,7 +222,7 @@ class Health:
     ) -> Iterator[HealthCheckResponse]:
         last: ServingStatus | None = None
         while ctx.is_active():
-            # In this order: what is read behind a shutdown is its status.
+            # In this order: a status read after a shutdown is the final one.
             is_last = self._is_shut_down
             status = self.get_status(service)
             if status is not last:
@@ -237,21 +237,21 @@ class Health:
 
     def _wake_watches(self) -> None:
         for wakes in self._watches.copy():
-            if wakes.empty():  # one is enough, however long the Watch takes to send what it has
+            if wakes.empty():  # one is enough, however long the Watch takes to send
                 wakes.put(None)
 
 
 def check_service_name(service: str) -> None:
-    """Do nothing, if ``service`` may be the full name of a service, or empty.
+    """Check that ``service`` can be the full name of a service, or is empty.
 
     Raises:
-        TypeError: It is no string.
+        TypeError: It is not a string.
         ValueError: It is a path.
     """
     if not isinstance(service, str):
-        raise TypeError(f"{service!r} is no name of a service: it takes a string")
+        raise TypeError(f"service must be a string, got {service!r}")
     if service.startswith("/"):
-        raise ValueError(f"{service!r} is a path: it takes a name, such as {service.strip('/')!r}")
+        raise ValueError(f"service must be a name, such as {service.strip('/')!r}, got the path {service!r}")
 
 
 class HealthClient(ConnectClient):
@@ -261,14 +261,14 @@ class HealthClient(ConnectClient):
     """
 
     def check(self, request: HealthCheckRequest, **options: Unpack[GetCallOptions]) -> HealthCheckResponse:
-        """Return the status of a service; ``not_found`` where the server knows none of the name.
+        """Return the status of a service. Fails with ``not_found`` if the server does not know it.
 
-        ``use_get`` sends the call as a GET request, which not every server takes.
+        ``use_get`` sends the call as a GET request, which not every server accepts.
         """
         return self.call_unary(CHECK, request, **options)
 
     def watch(
         self, request: HealthCheckRequest, **options: Unpack[CallOptions]
     ) -> ResponseStream[HealthCheckResponse]:
-        """Give the status of a service, and each change of it, SERVICE_UNKNOWN being one."""
+        """Return the status of a service and its changes, as a stream. It may be SERVICE_UNKNOWN."""
         return self.call_server_stream(WATCH, request, **options)

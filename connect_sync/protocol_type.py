@@ -6,11 +6,11 @@ from enum import Enum
 
 
 class ProtocolType(Enum):
-    """A wire protocol that carries calls. A service speaks all three, a client the first two."""
+    """A wire protocol. Services support all three, clients the first two."""
 
     CONNECT = "connect"
     """Connect, over any version of HTTP."""
     GRPC_WEB = "grpc-web"
     """gRPC-Web, over any version of HTTP."""
     GRPC = "grpc"
-    """gRPC, which needs HTTP/2 and its trailers: urllib3 speaks HTTP/1.1, so that no client here has it."""
+    """gRPC, which needs HTTP/2 and trailers. Clients do not support it, since urllib3 speaks HTTP/1.1."""

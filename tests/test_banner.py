@@ -69,7 +69,7 @@ def test_method_of_each_kind() -> None:
     curl --get --data encoding=json --data-urlencode 'message="string"' {HOME}/Read
   Collect  client streaming
   Expand   server streaming
-  Chat     bidirectional streaming: refused, since WSGI has no such streams
+  Chat     bidirectional streaming: refused, since WSGI does not support it
 """
     )
 
@@ -103,8 +103,8 @@ def test_service_without_methods() -> None:
 def test_application_in_which_no_service_is_found() -> None:
     text = describe(site, URL)
 
-    assert text.startswith("\nNo services are found in it.")
-    assert "named with ()" in text
+    assert text.startswith("\nNo services found.")
+    assert "made by a function, add ()" in text
 
 
 # Commands

@@ -350,7 +350,7 @@ def test_credentials_are_not_allowed_to_all_origins() -> None:
     ],
 )
 def test_what_is_no_origin_is_refused(origin: str) -> None:
-    with pytest.raises(ValueError, match="is not an origin as browsers write it"):
+    with pytest.raises(ValueError, match="must be origins as browsers send them"):
         middleware(origins=[PAGE, origin])
 
 
@@ -364,16 +364,16 @@ def test_origins_of_all_kinds_are_taken(origin: str) -> None:
 @pytest.mark.parametrize("argument", ["allow_headers", "expose_headers"])
 @pytest.mark.parametrize("name", ["", "*", "a,b", "a b", "a\r\nb"])
 def test_what_is_no_header_name_is_refused(argument: str, name: str) -> None:
-    with pytest.raises(ValueError, match=f"{argument}: .* is not a header name"):
+    with pytest.raises(ValueError, match=f"{argument} must be header names, .*, got "):
         middleware(**{argument: ["a", name]})
 
 
 @pytest.mark.parametrize("argument", ["origins", "allow_headers", "expose_headers"])
 def test_one_string_is_not_taken_for_several(argument: str) -> None:
-    with pytest.raises(TypeError, match="takes several"):
+    with pytest.raises(TypeError, match="must be a list"):
         middleware(**{argument: PAGE})
 
 
 def test_negative_age_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_age_seconds is -1"):
+    with pytest.raises(ValueError, match="max_age_seconds must be 0 or more, got -1"):
         middleware(max_age_seconds=-1)

@@ -372,7 +372,7 @@ def test_service_that_a_site_has_already_is_refused(site: Site) -> None:
 
 @pytest.mark.parametrize("other", [Echo([]), EchoServiceWSGIApplication], ids=["a service", "a class"])
 def test_what_is_no_application_is_refused(site: Site, other: Any) -> None:
-    with pytest.raises(TypeError, match="no ConnectWSGIApplication"):
+    with pytest.raises(TypeError, match="must be an instance of ConnectWSGIApplication"):
         register_service(site.app, other)
 
 

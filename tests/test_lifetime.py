@@ -50,7 +50,7 @@ def test_handle_that_was_used_ends_a_call(cancellation: Cancellation) -> None:
     assert caught.value.code is Code.CANCELED
 
 
-def test_cancelling_aborts_what_is_attached(cancellation: Cancellation, aborts: Aborts) -> None:
+def test_canceling_aborts_what_is_attached(cancellation: Cancellation, aborts: Aborts) -> None:
     cancellation.attach(object(), aborts)
     assert aborts.count == 0
     cancellation.cancel()
@@ -66,7 +66,7 @@ def test_cancel_is_idempotent(cancellation: Cancellation, aborts: Aborts) -> Non
     assert aborts.count == 1
 
 
-def test_cancelling_aborts_every_call_of_the_handle(cancellation: Cancellation, aborts: Aborts) -> None:
+def test_canceling_aborts_every_call_of_the_handle(cancellation: Cancellation, aborts: Aborts) -> None:
     for _ in range(3):
         cancellation.attach(object(), aborts)
     cancellation.cancel()

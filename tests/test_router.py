@@ -317,7 +317,7 @@ def test_two_applications_of_one_service_are_refused() -> None:
 
 
 def test_router_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="there is no application"):
+    with pytest.raises(ValueError, match="applications must not be empty"):
         Router([], fallback=Site())
 
 
@@ -327,18 +327,18 @@ def test_router_of_nothing_is_refused() -> None:
     ids=["class", "implementation", "middleware", "site", "path", "none"],
 )
 def test_what_serves_no_service_is_refused(application: Any) -> None:
-    with pytest.raises(TypeError, match="is no ConnectWSGIApplication: middleware goes around the router"):
+    with pytest.raises(TypeError, match=r"must be instances of ConnectWSGIApplication, got .*: wrap the"):
         Router([Anna(), application])
 
 
 def test_one_application_is_not_taken_for_several() -> None:
-    with pytest.raises(TypeError, match="takes several"):
+    with pytest.raises(TypeError, match="must be an iterable"):
         Router(Anna())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fallback", ["site", b"", 0, [Site()]])
 def test_fallback_that_is_no_application_is_refused(fallback: Any) -> None:
-    with pytest.raises(TypeError, match="it takes a WSGI application"):
+    with pytest.raises(TypeError, match="fallback must be a WSGI application, got "):
         Router([Anna()], fallback=fallback)
 
 
@@ -359,7 +359,7 @@ def test_fallback_that_is_no_application_is_refused(fallback: Any) -> None:
     ],
 )
 def test_prefix_that_is_no_plain_path_is_refused(prefix: str) -> None:
-    with pytest.raises(ValueError, match="takes a path of plain segments"):
+    with pytest.raises(ValueError, match="must be a path of plain segments"):
         Router([Anna()], prefix=prefix)
 
 

@@ -84,7 +84,7 @@ def test_application_that_a_function_makes(save: Save) -> None:
 def test_what_names_no_application_is_refused(target: str) -> None:
     error = error_of(target)
 
-    assert str(error) == f"{target!r} names no application: it takes module:name, such as server:app"
+    assert str(error) == f"the application must be given as module:name, such as server:app, got {target!r}"
     assert error.__cause__ is None
 
 
@@ -99,7 +99,7 @@ def test_what_names_no_application_is_refused(target: str) -> None:
 def test_missing_module(module: str, missing: str) -> None:
     error = error_of(f"{module}:app")
 
-    assert str(error) == f"there is no module {missing!r}, here or where Python looks"
+    assert str(error) == f"no module named {missing!r}, here or on Python's path"
     assert error.__cause__ is None
 
 
@@ -108,7 +108,7 @@ def test_missing_module(module: str, missing: str) -> None:
 )
 def test_file_in_place_of_a_module(target: str, meant: str) -> None:
     assert str(error_of(target)) == (
-        f"there is no module 'json.py', here or where Python looks: did you mean {meant}?"
+        f"no module named 'json.py', here or on Python's path: did you mean {meant}?"
     )
 
 
@@ -116,7 +116,7 @@ def test_missing_name(save: Save) -> None:
     name = save(APPLICATION)
     error = error_of(f"{name}:app")
 
-    assert str(error) == f"the module {name!r} has no 'app': it is {value(name, '__file__')}"
+    assert str(error) == f"the module {name!r} has no 'app' ({value(name, '__file__')})"
     assert error.__cause__ is None
 
 
@@ -125,14 +125,15 @@ def test_missing_name_in_a_module_without_a_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "described"), [("'text'", "of the type str"), ("None", "None"), ("[]", "of the type list")]
+    ("value", "described"),
+    [("'text'", "an object of type str"), ("None", "None"), ("[]", "an object of type list")],
 )
 def test_what_cannot_be_called(save: Save, value: str, described: str) -> None:
     name = save(f"value = {value}\ndef make(): return value")
 
-    assert str(error_of(f"{name}:value")) == f"{name}:value is {described}, which is no WSGI application"
-    assert str(error_of(f"{name}:make()")) == f"{name}:make() is {described}, which is no WSGI application"
-    assert str(error_of(f"{name}:value()")) == f"{name}:value is {described}, which cannot be called"
+    assert str(error_of(f"{name}:value")) == f"{name}:value must be a WSGI application, got {described}"
+    assert str(error_of(f"{name}:make()")) == f"{name}:make() must be a WSGI application, got {described}"
+    assert str(error_of(f"{name}:value()")) == f"{name}:value must be callable, got {described}"
 
 
 # Code that fails
@@ -209,9 +210,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--port=http", "argument --port: 'http' is no port: it takes 0 to 65535"),
-        ("--port=65536", "argument --port: '65536' is no port: it takes 0 to 65535"),
-        ("--port=-1", "argument --port: '-1' is no port: it takes 0 to 65535"),
+        ("--port=http", "argument --port: the port must be 0 to 65535, got 'http'"),
+        ("--port=65536", "argument --port: the port must be 0 to 65535, got '65536'"),
+        ("--port=-1", "argument --port: the port must be 0 to 65535, got '-1'"),
         ("--host=http://localhost", "argument --host: 'http://localhost': "),
         ("--host=localhost:8000", "argument --host: 'localhost:8000': "),
         ("--host=unix:///socket", "argument --host: 'unix:///socket': "),
@@ -264,4 +265,4 @@ def test_url_in_the_banner_can_be_called(host: str, url: str) -> None:
     first, *_, last = serve._banner("server:app", site, host, 8000).splitlines()
 
     assert first == f"connect-sync serves server:app at {url}, for development only"
-    assert last == "Press Ctrl-C to end it."
+    assert last == "Press Ctrl-C to stop it."

@@ -29,30 +29,30 @@ _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in H
 _STATUS_LINES[499] = "499 Client Closed Request"
 
 ERROR_KEY = "connect_sync.error"
-"""The key of the environ that has a failed call's ConnectError, before the last of its response is sent.
+"""The environ key of a failed call's ConnectError, set before the end of the response is sent.
 
-It is for what is around the application and has to know that the call failed, which the HTTP status does not
-tell in every protocol. Its ``__cause__`` is the exception beneath it.
+It is for code around the application that has to know that the call failed, which the HTTP status does not
+show in every protocol. The error's ``__cause__`` is the underlying exception.
 """
 
 _OUTER_KEY = "connect_sync.outer"
-"""The key of a copied environ that has the one it was copied from."""
+"""The key under which a copied environ holds the original."""
 
 
 def copy_environ(environ: WSGIEnvironment, **changes: object) -> WSGIEnvironment:
-    """Return a copy of ``environ`` with ``changes``, whose error the original gets too."""
+    """Return a copy of ``environ`` with ``changes``. The error of the call is set in the original too."""
     return {**environ, **changes, _OUTER_KEY: environ}
 
 
 class ConnectWSGIApplication(Generic[_ServiceT]):
     """A WSGI application that serves one Connect service.
 
-    Generated code declares a subclass for each service; its instances are made from an object that
-    implements the service, and are mounted at the root or under any prefix.
+    Generated code declares a subclass for each service. Create an instance from an object that implements
+    the service, and mount it at the root or under any prefix.
     """
 
     path: ClassVar[str]
-    """Where the service is, below the place where the application is mounted: ``/pkg.Service``."""
+    """The path of the service, relative to where the application is mounted: ``/pkg.Service``."""
     methods: ClassVar[Mapping[str, Method[Any, Any]]]
     """The methods of the service, by the names of their handlers."""
 
@@ -72,26 +72,26 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
 
         Args:
             service: The object whose methods are the handlers. They may run in several threads at once.
-            interceptors: What wraps each call, from the outside in.
+            interceptors: The interceptors that wrap each call, outermost first.
             errors: How exceptions are reported to clients, by class: a Code, or a function that takes the
                 exception and returns a ConnectError. The nearest class in the MRO decides; an unmapped
                 exception is logged and becomes ``internal``. By default nothing is mapped, except inside a
-                Flask or Django site, which has a mapping of its own.
-            read_max_bytes: How large a received message may be, decompressed, in bytes.
-            send_max_bytes: How large a sent message may be before it is compressed, in bytes; None for no
+                Flask or Django site, which provides its own mapping.
+            read_max_bytes: The maximum size of a received message, decompressed, in bytes.
+            send_max_bytes: The maximum size of a sent message, before compression, in bytes; None for no
                 limit.
             compressions: The compressions to offer, or their names, in order of preference.
-            compress_min_bytes: The size in bytes from which messages are compressed.
-            require_connect_protocol_version: Whether to refuse calls of Connect that do not state the version
-                of the protocol (Connect reference, "Unary-Request").
+            compress_min_bytes: The size in bytes at and above which messages are compressed.
+            require_connect_protocol_version: Whether to refuse Connect calls that do not state the protocol
+                version (Connect reference, "Unary-Request").
 
         Raises:
-            TypeError: ``service`` is a class; it lacks a handler, or has one that is misspelt, is async, does
-                not take a request and a context, or yields a single response; an interceptor is invalid;
+            TypeError: ``service`` is a class; a handler is missing, misspelled or async, does not take a
+                request and a context, or yields a single response; an interceptor is invalid;
                 ``errors`` has a key that is not a class derived from Exception, or a value that is neither a
                 Code nor a function.
-            ValueError: A number of bytes is out of its range; two
-                compressions share a name; a name is unknown.
+            ValueError: A number of bytes is out of range; two compressions share a name; the name of a
+                compression is unknown.
         """
         self.service: Service = Service(
             service,
@@ -104,7 +104,7 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             compress_min_bytes=compress_min_bytes,
             require_connect_protocol_version=require_connect_protocol_version,
         )
-        """The same service without WSGI: a function from request to response."""
+        """The same service without WSGI: it maps a request to a response."""
         self._respond = self.service.__call__
         self._has_errors = errors is not None
         self._paths = frozenset(method.path for method in self.methods.values())
@@ -112,7 +112,7 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
     def _with_default_errors(self, errors: ErrorMapping) -> ConnectWSGIApplication[_ServiceT]:
         """Return this application, or a copy that maps ``errors`` if this one was not given a mapping.
 
-        For serving it inside a site, since the same application may be served elsewhere too.
+        Sites use it, since the same application may also be served elsewhere.
         """
         if self._has_errors:
             return self
@@ -122,7 +122,7 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         return application
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request, as PEP 3333 says."""
+        """Answer one request (PEP 3333)."""
         body = open_body(environ)
         path = environ.get("PATH_INFO", "")
         if path not in self._paths:
@@ -142,13 +142,13 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
             body.coalesce_head(start_response(_STATUS_LINES[response.status], headers))
             return _ResponseBody(chunks, body)
         size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
-        # A server that knows no chunks, be it of requests or of responses, ends the connection behind a
-        # response without a length, but to HEAD: what it took for the next request would be part of this one.
-        # That of a 304 would be the length of the response that it stands for (RFC 9110, section 8.6).
+        # Without a length, a server that does not support chunks closes the connection after the response,
+        # except to HEAD. That is wanted where it does not know where the request body ends: it would take the
+        # rest for the next request. A 304 would need the length of the 200 (RFC 9110, section 8.6).
         if body.is_framed and response.status != 304:
             headers.append(("content-length", str(size)))
-        # HEAD calls no method, and is answered with an error. The length is that of the text which another
-        # request would get (RFC 9110, section 9.3.2).
+        # HEAD calls no method and gets an error. Its length is that of the text that another request would
+        # get (RFC 9110, section 9.3.2).
         if response.status >= 400 and environ["REQUEST_METHOD"] == "HEAD":
             chunks, size = (), 0
         write = start_response(_STATUS_LINES[response.status], headers)
@@ -157,19 +157,19 @@ class ConnectWSGIApplication(Generic[_ServiceT]):
         return chunks if body.needs_no_close_after(size) else _ResponseBody(chunks, body)
 
     def _find_path(self, environ: WSGIEnvironment, path: str) -> str:
-        # Mounted at its own path, an application finds the service's name in what was stripped.
+        # If the application is mounted at its own path, the service's name is in SCRIPT_NAME.
         if path.count("/") == 1 and environ.get("SCRIPT_NAME", "").endswith(self.path):
             return self.path + path
         return path
 
 
 class _EnvironRequest(Request):
-    """A request whose environ is looked at when somebody asks."""
+    """A request that reads its environ lazily."""
 
     __slots__ = ("_environ",)
 
     def __init__(self, environ: WSGIEnvironment, path: str, body: RequestBody) -> None:
-        # Without ``super().__init__()``: the rest are properties.
+        # No ``super().__init__()``: the other attributes are properties.
         self._environ = environ
         self.method = environ["REQUEST_METHOD"]
         self.path = path
@@ -178,7 +178,7 @@ class _EnvironRequest(Request):
 
     @property
     def error(self) -> ConnectError | None:
-        """The error of the call, if it failed: in the environ, and in those that it was copied from."""
+        """The error of a failed call. It is set in the environ and in those it was copied from."""
         error: ConnectError | None = self._environ.get(ERROR_KEY)
         return error
 
@@ -197,7 +197,7 @@ class _EnvironRequest(Request):
 
     @property
     def accepts_trailers(self) -> bool:  # type: ignore[override]
-        """Whether the server sends trailers in answer to this request."""
+        """Whether the server can send trailers in response to this request."""
         return _find_send_trailers(self._environ) is not None
 
     @property
@@ -215,19 +215,19 @@ class _EnvironRequest(Request):
 class EnvironHeaders(Headers):
     """The headers of a request, read from its environ.
 
-    Until somebody asks for more than single names, as the protocols do, they are not parsed. A WSGI server
-    joins the values of a repeated header by commas, so that each name has one value.
+    The protocols look up single names, which needs no parsing; anything else parses all headers. A WSGI
+    server joins the values of a repeated header with commas, so each name has one value.
     """
 
     __slots__ = ("_environ", "_parsed")
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         """Take the headers from ``environ``."""
-        # Without ``super().__init__()``, which has no environ to parse later.
+        # No ``super().__init__()``: the values are parsed later, from the environ.
         self._environ: WSGIEnvironment | None = environ
 
     def get(self, name: str, /, default: Any = None) -> Any:
-        """Return the value of ``name``; ``default`` where there is none."""
+        """Return the value of ``name``, or ``default``."""
         environ = self._environ
         if environ is None:
             return super().get(name, default)
@@ -235,11 +235,11 @@ class EnvironHeaders(Headers):
         value = environ.get(key)
         if value:
             return value
-        # Servers have these two as empty strings where the request has none (PEP 3333).
+        # Servers may set these two to an empty string if the request lacks them (PEP 3333).
         return default if value is None or key in _UNPREFIXED else value
 
     def get_many(self, names: NameTuple) -> ValueTuple:
-        """Return what ``get`` returns for each of ``names``: content type and length are none of them."""
+        """Return the values of ``names``, which must not include Content-Type or Content-Length."""
         environ = self._environ
         if environ is None:
             return super().get_many(names)
@@ -249,7 +249,7 @@ class EnvironHeaders(Headers):
 
     @property
     def _values(self) -> dict[str, list[str]]:  # type: ignore[override]
-        """The parsed values, in place of the slot of `Headers`: they are made when somebody asks for them."""
+        """The values, parsed on first use. Replaces the slot of `Headers`."""
         environ = self._environ
         if environ is not None:
             values = {}
@@ -267,13 +267,13 @@ _UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 
 class _EnvironKeys(dict[str, str]):
-    """The names that headers have in an environ (PEP 3333; RFC 3875, section 4.1.18), each made once."""
+    """The environ keys of headers, cached (PEP 3333; RFC 3875, section 4.1.18)."""
 
     _MAX = 1000
 
     def __missing__(self, name: str) -> str:
         if "_" in name:
-            return ""  # it could not be told from the header with a hyphen, for which it stands here
+            return ""  # it would be mistaken for the header with a hyphen
         key = name.upper().replace("-", "_")
         if key not in _UNPREFIXED:
             key = f"HTTP_{key}"
@@ -286,7 +286,7 @@ _environ_keys = _EnvironKeys()
 
 
 class _EnvironKeysOfMany(dict[NameTuple, NameTuple]):
-    """The names that four headers have in an environ, made once for those of each protocol."""
+    """The environ keys of four headers at a time, cached for the headers of each protocol."""
 
     def __missing__(self, names: NameTuple) -> NameTuple:
         first, second, third, fourth = map(_environ_keys.__getitem__, names)
@@ -298,10 +298,10 @@ _environ_keys_of_many = _EnvironKeysOfMany()
 
 
 class _ResponseBody:
-    """The chunks of a response, and what has to happen when they are done.
+    """The chunks of a response, and what has to happen after them.
 
-    A server iterates over what ``__iter__`` returns, so that nothing needless stands between it and the
-    chunks, and calls ``close`` when the response is sent or the client is gone (PEP 3333).
+    The server iterates over the result of ``__iter__``, with no needless layer around the chunks, and calls
+    ``close`` when the response is sent or the client has disconnected (PEP 3333).
     """
 
     __slots__ = ("_chunks", "_request_body", "_send_trailers")
@@ -328,16 +328,16 @@ class _ResponseBody:
 
 
 def _followed(chunks: Iterable[bytes], send_trailers: Callable[[], None]) -> Iterator[bytes]:
-    """Yield the chunks, and have the trailers sent, which servers do when the iterator ends."""
+    """Yield the chunks, then hand over the trailers, which the server sends after the last chunk."""
     yield from chunks
     send_trailers()
 
 
 def finish_response(chunks: tuple[bytes, ...], request_body: RequestBody) -> Iterable[bytes]:
-    """Return what a WSGI server is to send as an answer that was found without reading the request's body.
+    """Return the WSGI response body for an answer that did not read the request's body.
 
-    The body is dealt with when the answer is sent: the server of a kept connection might take it for a
-    request.
+    The request body is read when the answer has been sent: otherwise the server might take it for the next
+    request on the connection.
     """
     if request_body.needs_no_close_after(sum(map(len, chunks))):
         return chunks
@@ -348,12 +348,12 @@ _SendTrailers: TypeAlias = Callable[[list[tuple[str, str]]], object]
 
 
 def _find_send_trailers(environ: WSGIEnvironment) -> _SendTrailers | None:
-    """Return what hands the trailers of a response to the server; None where it can send none."""
+    """Return the function that hands trailers to the server; None if the server cannot send any."""
     send_trailers: _SendTrailers | None = environ.get("gunicorn.http2.send_trailers")
     if send_trailers is not None:
         return send_trailers
     send_trailers = environ.get("wsgi.ext.http.send_trailers")
-    # pyvoy has it for HTTP/1.1 too, and there drops the trailers.
+    # pyvoy also offers it over HTTP/1.1, but drops the trailers there.
     if send_trailers is not None and environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
         return None
     return send_trailers

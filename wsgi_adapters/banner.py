@@ -1,4 +1,4 @@
-"""What `connect-sync serve` says when it has started: which services there are, and how to call them."""
+"""The text that `connect-sync serve` prints at startup: the services, and how to call them."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 _GET_MAX_CHARACTERS = 200
-"""Up to which size an example is shown as a GET, too: its URL is three times as long at worst."""
+"""The largest example also shown as a GET. Its URL can be up to three times as long."""
 
 
 _NONE_FOUND = """\
-No services are found in it. Within middleware that is not known here, they are served all the same.
-A function that makes the application is named with (): module:name()
+No services found. Services inside middleware that connect-sync does not know are served all the same.
+If the application is made by a function, add (): module:name()
 """
 
 
 class MountedService(NamedTuple):
-    """A service, and where it is."""
+    """A service and its path."""
 
     path: str
-    """The path that the server has it at: ``/greet.v1.GreetService``, below all prefixes."""
+    """The full path of the service on the server, including all prefixes."""
     application: ConnectWSGIApplication[Any]
     """Its application."""
 
 
 def find_services(application: WSGIApplication, prefix: str = "") -> Iterator[MountedService]:
-    """Yield the services that an application serves below ``prefix``.
+    """Yield the services that an application serves under ``prefix``.
 
-    It finds them within `Router`, `Healthz`, `CORSMiddleware`, werkzeug's `DispatcherMiddleware` and Flask,
-    to any depth. What else an application is made of cannot be known.
+    It finds them inside `Router`, `Healthz`, `CORSMiddleware`, werkzeug's `DispatcherMiddleware` and Flask,
+    to any depth. It cannot look inside other applications.
     """
     flask: Any = sys.modules.get("flask")
     if isinstance(application, ConnectWSGIApplication):
-        # At its own path it may be mounted, too: see ConnectWSGIApplication.
+        # It may be mounted at its own path: see ConnectWSGIApplication.
         path = prefix if prefix.endswith(application.path) else prefix + application.path
         yield MountedService(path, application)
     elif isinstance(application, Router):
@@ -65,7 +65,7 @@ def find_services(application: WSGIApplication, prefix: str = "") -> Iterator[Mo
     elif flask is not None and isinstance(application, flask.Flask):
         site: Any = application
         yield from _find_views(site, prefix)
-        # Where Flask's documentation has middleware put.
+        # Where middleware goes according to Flask's documentation.
         yield from find_services(site.wsgi_app, prefix)
 
 
@@ -75,7 +75,7 @@ def _find_fallback(fallback: WSGIApplication | None, prefix: str) -> Iterator[Mo
 
 
 def _find_views(site: Any, prefix: str) -> Iterator[MountedService]:
-    """Yield the services that `wsgi_adapters.flask.register_service` has made views of."""
+    """Yield the services registered with `wsgi_adapters.flask.register_service`."""
     for rule in site.url_map.iter_rules():
         view = site.view_functions.get(rule.endpoint)
         application = getattr(view, "connect_application", None)
@@ -87,11 +87,11 @@ def _find_views(site: Any, prefix: str) -> Iterator[MountedService]:
 def describe(application: WSGIApplication, url: str) -> str:
     """Return the services of an application, their methods, and a curl line for each unary one, as text.
 
-    Where none are found, it says so.
+    If none are found, the text says so.
 
     Args:
-        application: What is served.
-        url: Where, without a slash at its end: ``http://localhost:8000``.
+        application: The application.
+        url: Its URL, without a trailing slash: ``http://localhost:8000``.
     """
     described = "".join(f"\n{_describe_service(service, url)}" for service in find_services(application))
     return described or f"\n{_NONE_FOUND}"
@@ -113,7 +113,7 @@ def _describe_service(service: MountedService, url: str) -> str:
 def _kind(method: Method[Any, Any]) -> str:
     kind = method.kind.value
     if method.kind is StreamKind.BIDI_STREAM:
-        return f"{kind}: refused, since WSGI has no such streams"
+        return f"{kind}: refused, since WSGI does not support it"
     return f"{kind}, without side effects" if _is_safe(method) else kind
 
 
@@ -122,7 +122,7 @@ def _is_safe(method: Method[Any, Any]) -> bool:
 
 
 def _commands(method: Method[Any, Any], url: str) -> Iterator[str]:
-    """Yield calls of a unary method, each a line for a POSIX shell."""
+    """Yield calls of a unary method, each as a command line for a POSIX shell."""
     example = example_json(method.input)
     yield shlex.join(["curl", "--header", "Content-Type: application/json", "--data", example, url])
     if _is_safe(method) and len(example) <= _GET_MAX_CHARACTERS:

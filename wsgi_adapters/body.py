@@ -1,13 +1,13 @@
 """The body of a WSGI request, as it arrives.
 
-PEP 3333 says how to read a body of known length and little else. A message has to reach its handler when it
-arrives, a read must not go past the body's end, and a client gone silent must not keep a thread: how this is
-done differs from server to server. One class here is one family of servers; gunicorn's have a module of their
-own, and `wsgi_adapters.servers` knows which family a request comes from.
+PEP 3333 specifies how to read a body of known length and little else. A message has to reach its handler when
+it arrives, a read must not go past the end of the body, and a silent client must not block a thread: how to
+do this differs between servers. Each class here is for one family of servers; gunicorn's are in a module of
+their own, and `wsgi_adapters.servers` determines the family of a request.
 
-A body that was not read to its end when the response is done is read on for a moment, so that the client,
-which may still be sending, gets to see the answer: closing a socket with unread bytes in it resets the
-connection and can take the answer with it (RFC 9112, section 9.6).
+If a body has not been read to its end when the response is done, reading continues for a moment, so that a
+client that is still sending receives the response: closing a socket with unread data resets the connection,
+which can destroy the response (RFC 9112, section 9.6).
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from connect_sync.errors import ConnectError, MalformedError
 from connect_sync.http import READ_SIZE, Body
 
 DRAIN_MAX_BYTES = 16 << 20
-"""How much of an unread body is read on after the response: 16 MiB, more than sockets hold of what a client
-has sent to the end. Past it the connection closes."""
+"""How much of an unread body is read after the response: 16 MiB, more than socket buffers hold of a request
+that the client has sent in full. Beyond it, the connection is closed."""
 DRAIN_MAX_MS = 5000
-"""For how long an unread body is read on after the response, of a client that goes on sending."""
+"""How long an unread body is read after the response, while the client keeps sending."""
 DRAIN_SILENCE_MS = 1000
-"""For how long such a client may be silent before the connection closes."""
+"""How long such a client may be silent before the connection is closed."""
 
 SEND_GRACE_MS = 1000
-"""How long after the deadline of a call its error may take to leave."""
+"""How long sending the error of a call may take after its deadline."""
 
 SMALL_RESPONSE_BYTES = 16 * 1024
-"""Up to what size a response fits into the buffers of a socket, so that sending it does not wait."""
+"""The largest response that fits into socket buffers, so that sending it does not block."""
 
 _SILENCE_MS = 100
-"""How long a client may be silent before it counts as one that sends no more, where nothing else tells."""
+"""How long a client may be silent before it counts as done sending, if nothing else tells."""
 
-# Where the system does not tell that the other side has closed its half, it still tells of a reset.
+# Without POLLRDHUP, the system does not report a half-closed connection, but still reports a reset.
 _CLOSED = getattr(select, "POLLRDHUP", 0)
 
 
 class _Input(Protocol):
-    """The part of ``wsgi.input`` that is used of every server."""
+    """The part of ``wsgi.input`` that is used on every server."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class _BufferedInput(_Input, Protocol):
-    """What wsgiref has for ``wsgi.input``: the connection's reader itself."""
+    """wsgiref's ``wsgi.input``: the connection's reader itself."""
 
     def read1(self, size: int, /) -> bytes: ...
     def readline(self, size: int, /) -> bytes: ...
@@ -68,35 +68,35 @@ class RequestBody(Body):
     __slots__ = ()
 
     is_read: bool
-    """Whether nothing of the body is left to be read."""
+    """Whether the body has been read to its end."""
     is_framed: bool = True
-    """Whether the server knows where the body ends, and the next request begins."""
+    """Whether the server knows where the body ends and the next request begins."""
 
     def needs_no_close_after(self, size: int) -> bool:
-        """Tell whether nothing is left to do but to send a response of ``size`` bytes.
+        """Tell whether no cleanup is needed after sending a response of ``size`` bytes.
 
-        The server does that without waiting for its client, and nothing of the request is left to be read.
+        The server can send it without waiting for the client, and the request body has been read.
         """
         return self.is_read and size <= SMALL_RESPONSE_BYTES
 
     def coalesce_head(self, write: Callable[[bytes], object]) -> None:
-        """Let the head of the response leave together with its first chunk, where the server can be told so.
+        """Send the head of the response together with its first chunk, if the server allows it.
 
-        ``write`` is what ``start_response`` has returned. The first chunk will not be empty.
+        ``write`` is the result of ``start_response``. The first chunk will not be empty.
         """
 
     def wrap_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Return an iterator over the chunks of the response, to be sent one after the other.
+        """Return an iterator over the chunks of the response, to be sent one at a time.
 
-        Where the server hands out its connection, no send outlasts the deadline until `close`, and
-        chunks that nobody wants any more are not asked for.
+        If the server exposes its connection, no send outlasts the deadline until `close`, and no chunks are
+        generated after the client has disconnected.
         """
         return iter(chunks)
 
     def until_disconnect(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Return an iterator over the chunks of a response: of a stream, until the client has left.
+        """Return an iterator over the chunks of a response; for a stream, until the client disconnects.
 
-        It raises BrokenPipeError if it has, which servers know from their own sends.
+        It then raises BrokenPipeError, which servers handle like an error of their own sends.
         """
         return iter(chunks) if isinstance(chunks, tuple) else self._stream_until_disconnect(chunks)
 
@@ -104,12 +104,12 @@ class RequestBody(Body):
         for chunk in chunks:
             yield chunk
             if self.is_disconnected():
-                raise BrokenPipeError(errno.EPIPE, "the client has left")
+                raise BrokenPipeError(errno.EPIPE, "client disconnected")
 
     def drain(self, end: Deadline | None = None) -> None:
-        """Read what is left of the body, up to a bound in bytes.
+        """Read the rest of the body, up to a number of bytes.
 
-        With ``end``, of a client that may still send: till then at most, and while it is not silent for long.
+        Pass ``end`` if the client may still be sending: reading stops then, or when the client is silent.
         Raises ConnectError as `read` does.
         """
         drained = 0
@@ -121,7 +121,7 @@ class RequestBody(Body):
 
 
 class Peer:
-    """What a server tells about a client beyond its request: see `wsgi_adapters.servers`."""
+    """What is known about a client beyond its request: see `wsgi_adapters.servers`."""
 
     __slots__ = ("forwards_request_first", "is_disconnected", "keep_alive", "linger_fd", "socket")
 
@@ -137,13 +137,13 @@ class Peer:
         """Describe a client.
 
         Args:
-            is_disconnected: Tells, without waiting, whether the client has closed the connection.
+            is_disconnected: Tells, without blocking, whether the client has closed the connection.
             sock: Its socket, whose timeout bounds the server's reads and sends.
-            linger_fd: The file descriptor of its connection, if the server leaves unread what the application
-                has not read of the body.
+            linger_fd: The file descriptor of its connection, if the server does not read the part of the body
+                that the application left unread.
             keep_alive: Whether the server then takes those bytes for the next request.
-            forwards_request_first: Whether the server reads nothing of the response before it has forwarded
-                the whole request, so that the application must not wait for the response to be read.
+            forwards_request_first: Whether the server forwards the whole request before it reads any of the
+                response, so that the application must not wait for the response to be read.
         """
         self.is_disconnected: Callable[[], bool] = is_disconnected
         self.socket: socket.socket | None = sock
@@ -153,16 +153,16 @@ class Peer:
 
 
 class ServerBody(RequestBody):
-    """A body on a server of which no more is used than its input, and what it tells of its client."""
+    """A body on a server of which only the input and the `Peer` are used."""
 
-    # Defaults of the class, in place of slots, spare four assignments in each call.
+    # Class defaults instead of slots save four assignments per call.
     _peer: Peer | None = None
     _socket: socket.socket | None = None
     _deadline: Deadline | None = None
     _timeout: float | None = None
 
     def __init__(self, peer: Peer | None = None) -> None:
-        """Serve ``client``, where something of it is known."""
+        """Use ``peer``, if the server tells anything about its client."""
         if peer is not None:
             self._peer = peer
             self._socket = peer.socket
@@ -172,34 +172,34 @@ class ServerBody(RequestBody):
         return self._peer is not None and self._peer.is_disconnected()
 
     def set_deadline(self, deadline: Deadline) -> None:
-        """Let no receive outlast ``deadline``, where the server hands out its socket."""
+        """Let no receive outlast ``deadline``, if the server exposes its socket."""
         if self._deadline is None and self._socket is not None:
             self._timeout = self._socket.gettimeout()
         self._deadline = deadline
 
     def needs_no_close_after(self, size: int) -> bool:
-        """Tell whether nothing is left to do but to send a response, not even to give the socket back."""
+        """Tell whether no cleanup is needed after sending, including restoring the socket's timeout."""
         is_bounded = self._deadline is not None and self._socket is not None
-        # As the base class has it, without a call.
+        # As in the base class, without a call.
         return self.is_read and size <= SMALL_RESPONSE_BYTES and not is_bounded
 
     def wrap_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Return an iterator over the chunks, of a stream until the client has left."""
+        """Return an iterator over the chunks; for a stream, until the client disconnects."""
         if self._peer is None:
             return iter(chunks)
         if self._deadline is not None and self._socket is not None:
             self._socket.settimeout(self._deadline.wait_limit() + SEND_GRACE_MS / 1000)
         if self._peer.forwards_request_first:
-            with suppress(ConnectError):  # the client is gone, or its time is up
+            with suppress(ConnectError):  # the client disconnected, or the deadline has passed
                 self.drain()
         return self.until_disconnect(chunks)
 
     def close(self) -> None:
-        """Give the socket back as it was, and take what the client still sends, where nobody else does.
+        """Restore the socket's timeout, and read what the client still sends, if the server does not.
 
         Raises:
-            BrokenPipeError: The body has not come to its end, so that the connection has to, which the
-                server would keep. Servers know this error from their own sends.
+            BrokenPipeError: The body was not read to its end, and the server would reuse the connection.
+                This makes it close it: servers handle this like an error of their own sends.
         """
         if self._peer is None:
             return
@@ -211,7 +211,7 @@ class ServerBody(RequestBody):
                 raise BrokenPipeError(errno.EPIPE, "the request was not read to its end")
 
     def _receive(self, read: Callable[[int], bytes], size: int) -> bytes:
-        """Return what ``read`` does, which is one of the server's. Raises ConnectError."""
+        """Call ``read``, a method of the server's input, within the deadline. Raises ConnectError."""
         deadline = self._deadline
         if deadline is not None:
             remaining = deadline.wait_limit()
@@ -221,11 +221,11 @@ class ServerBody(RequestBody):
                 self._socket.settimeout(remaining)
         try:
             return read(size)
-        except Exception as error:  # what a server raises for a body that broke off is its own affair
-            # Without a socket, a timeout is the server's own, and no deadline.
+        except Exception as error:  # servers raise various errors for a truncated body
+            # Without a socket, a timeout is the server's own, not the deadline.
             if deadline is not None and self._socket is not None and isinstance(error, TimeoutError):
                 raise deadline_exceeded() from error
-            # A connection that is gone is an OSError; servers have other errors for what is malformed.
+            # A lost connection is an OSError; for malformed bodies servers have other errors.
             raise client_disconnected(deadline) if isinstance(error, OSError) else malformed() from error
 
 
@@ -241,11 +241,11 @@ class EmptyBody(ServerBody):
 
 
 class LengthBody(ServerBody):
-    """A body of known length, on a server of which nothing else is known.
+    """A body of known length, on a server about which nothing else is known.
 
-    PEP 3333 leaves it open what a server does at the end of the body: nothing is read beyond it. Where the
-    input has ``read1``, that hands over what has arrived; an exact read receives as often as it takes, each
-    time with the whole timeout.
+    PEP 3333 does not define what happens at the end of the body, so nothing is read beyond it. If the input
+    has ``read1``, it returns what has arrived; an exact read receives as often as necessary, each time with
+    the whole timeout.
     """
 
     is_read: bool = False
@@ -263,7 +263,7 @@ class LengthBody(ServerBody):
             self.is_read = True
 
     def read(self, size: int) -> bytes:
-        """Return what has arrived, or ``size`` bytes. Raises ConnectError if the client has left."""
+        """Return what has arrived, or ``size`` bytes. Raises ConnectError if the client disconnected."""
         remaining = self._remaining
         if not remaining:
             return b""
@@ -281,7 +281,7 @@ class LengthBody(ServerBody):
 class TerminatedBody(ServerBody):
     """A body of unknown length, on a server that ends its input where the body ends.
 
-    Such servers say so by ``wsgi.input_terminated``. An exact read returns as soon as it can.
+    Such servers set ``wsgi.input_terminated``. An exact read returns as soon as it can.
     """
 
     is_read: bool
@@ -293,7 +293,7 @@ class TerminatedBody(ServerBody):
         self.is_read = False
 
     def read(self, size: int) -> bytes:
-        """Return ``size`` bytes, fewer at the end. Raises ConnectError if the client has left."""
+        """Return ``size`` bytes, fewer at the end. Raises ConnectError if the client disconnected."""
         if self.is_read:
             return b""
         data = self._receive(self._read, size)
@@ -304,9 +304,9 @@ class TerminatedBody(ServerBody):
 class ChunkedBody(ServerBody):
     """A body in chunks, read from the connection itself.
 
-    This is for servers that leave the chunks to the application, as wsgiref's does, and for those that decode
-    them in a way that holds messages back, or that takes what is no end of a body for one. Their form is
-    that of RFC 9112, section 7.1; extensions and trailers are passed over.
+    This is for servers that leave chunks to the application, like wsgiref's, and for those whose decoder
+    delays messages or mistakes a truncated body for a complete one. The format is that of RFC 9112, section
+    7.1; extensions and trailers are ignored.
     """
 
     _MAX_LINE = 512
@@ -317,7 +317,7 @@ class ChunkedBody(ServerBody):
     def __init__(
         self, stream: _BufferedInput, peer: Peer | None = None, max_bytes: int | None = None
     ) -> None:
-        """Read the chunks from ``stream``, of ``max_bytes`` at most if the server has such a limit."""
+        """Read chunks from ``stream``, ``max_bytes`` at most if the server has such a limit."""
         super().__init__(peer)
         self._stream = stream
         self._has_begun = False
@@ -329,7 +329,7 @@ class ChunkedBody(ServerBody):
         """Return what has arrived of a chunk, at most ``size`` bytes.
 
         Raises:
-            ConnectError: The client has left, or its chunks are malformed, or more than the server's limit.
+            ConnectError: The client disconnected, or its chunks are malformed or exceed the server's limit.
         """
         if self.is_read:
             return b""
@@ -337,9 +337,7 @@ class ChunkedBody(ServerBody):
             self.is_read = True
             return b""
         if self._room is not None and self._left > self._room:
-            raise ConnectError(
-                Code.RESOURCE_EXHAUSTED, "the request body is larger than the server's own limit"
-            )
+            raise ConnectError(Code.RESOURCE_EXHAUSTED, "the request body exceeds the server's limit")
         data = self._receive(self._stream.read1, min(size, self._left))
         if not data:
             raise client_disconnected(self._deadline)
@@ -349,7 +347,7 @@ class ChunkedBody(ServerBody):
         return data
 
     def _next_chunk(self) -> bool:
-        """Read the head of a chunk, and tell whether it is not the last one."""
+        """Read the head of a chunk, and tell whether the chunk has data: the last one has none."""
         if self._has_begun and self._line() != b"\r\n":
             raise malformed()
         self._has_begun = True
@@ -374,12 +372,12 @@ class ChunkedBody(ServerBody):
 
 
 class UwsgiChunkedBody(ServerBody):
-    """A body in chunks under uWSGI, which has a call of its own for them."""
+    """A body in chunks under uWSGI, which has a function of its own to read them."""
 
     is_read: bool
 
     def __init__(self, read_chunk: Callable[..., bytes], peer: Peer | None = None) -> None:
-        """Read by ``read_chunk``, which is ``uwsgi.chunked_read``."""
+        """Read with ``read_chunk``, which is ``uwsgi.chunked_read``."""
         super().__init__(peer)
         self._read_chunk = read_chunk
         self.is_read = False
@@ -388,8 +386,8 @@ class UwsgiChunkedBody(ServerBody):
         """Return the next chunk, whatever ``size``.
 
         Raises:
-            ConnectError: The client has left, or the deadline has passed: to the second, in which uWSGI
-                counts.
+            ConnectError: The client disconnected, or the deadline has passed, rounded up to the whole seconds
+                that uWSGI counts in.
         """
         if self.is_read:
             return b""
@@ -405,19 +403,19 @@ class UwsgiChunkedBody(ServerBody):
 
 
 class PartlyReadBody(ServerBody):
-    """A body of which others have read something before it came to the application."""
+    """A body that was partly read before the application was called."""
 
     is_read: bool = False
 
     def read(self, size: int) -> bytes:
-        """Raise ConnectError: what is missing must not look like an empty message."""
+        """Raise ConnectError: the missing part must not look like an empty message."""
         raise consumed()
 
 
 class UnreadableBody(ServerBody):
-    """A chunked body on a server that does not pass it on: it neither decodes it nor ends its input.
+    """A chunked body on a server that does not support it: it neither decodes the chunks nor ends its input.
 
-    Such a server does not find its end either, and may take what is in it for the next request.
+    Such a server does not find the end of the body either, and may take its data for the next request.
     """
 
     is_read: bool = False
@@ -426,23 +424,23 @@ class UnreadableBody(ServerBody):
     def read(self, size: int) -> bytes:
         """Raise ConnectError: the body cannot be read."""
         raise ConnectError(
-            Code.UNIMPLEMENTED, "this server cannot pass on a request body without Content-Length"
+            Code.UNIMPLEMENTED, "this server does not support a request body without Content-Length"
         )
 
 
-# What the families share
+# Shared by the families
 
 
 def is_closed_by_peer(descriptor: int) -> bool:
-    """Tell, without waiting, whether the other side of a socket has closed it, or its sending half."""
+    """Tell, without blocking, whether the peer of a socket has closed it, or its sending half."""
     return descriptor < 0 or _poll(descriptor, _CLOSED, 0)
 
 
 def _poll(descriptor: int, events: int, timeout: float) -> bool:
-    """Tell whether one of ``events`` happens within ``timeout`` seconds; never, where there is no polling."""
+    """Tell whether one of ``events`` occurs within ``timeout`` seconds; False if poll() is not available."""
     if not hasattr(select, "poll"):
         return False
-    # gevent's own does not know what is asked here, and would let others run meanwhile.
+    # gevent's poll() does not support these events, and would switch to other greenlets.
     monkey = sys.modules.get("gevent.monkey") if not timeout else None
     poll = select.poll() if monkey is None else monkey.get_original("select", "poll")()
     poll.register(descriptor, events)
@@ -450,7 +448,7 @@ def _poll(descriptor: int, events: int, timeout: float) -> bool:
 
 
 def _linger(descriptor: int) -> None:
-    """Read on from a connection that is about to be closed, for a client that still sends."""
+    """Read from a connection that is about to be closed, whose client may still be sending."""
     deadline = Deadline(DRAIN_MAX_MS)
     drained = 0
     while drained < DRAIN_MAX_BYTES and deadline.remaining():
@@ -466,10 +464,10 @@ def _linger(descriptor: int) -> None:
 
 
 def consumed() -> ConnectError:
-    """Return the error of a body of which others have read what the application should."""
-    return ConnectError(Code.INTERNAL, "the request body was read before, perhaps by middleware")
+    """Return the error for a body that was read before the application could."""
+    return ConnectError(Code.INTERNAL, "the request body was already read, perhaps by middleware")
 
 
 def malformed() -> MalformedError:
-    """Return the error of a body whose framing in HTTP is broken."""
+    """Return the error for a body whose HTTP framing is invalid."""
     return MalformedError("the request body is malformed")

@@ -1,8 +1,8 @@
 """Calls from pages of other origins: Cross-Origin Resource Sharing (CORS), a part of the Fetch standard.
 
-Before a browser sends such a call, it asks by a preflight, an OPTIONS request, whether it may. From the
-response it hands the page only the headers that are exposed to it. The lists below are what clients in
-browsers need for the protocols themselves; metadata of an application's own comes on top.
+Before a browser sends such a call, it asks for permission with a preflight, an OPTIONS request. It lets the
+page read only those response headers that are exposed. The lists below are what browser clients need for the
+protocols themselves; an application's own metadata comes on top.
 """
 
 from __future__ import annotations
@@ -37,32 +37,32 @@ ALLOW_HEADERS = (
     "X-Grpc-Web",
     "X-User-Agent",
 )
-"""What the protocols have a page send. Accept-Encoding is missing: it is the browser's own."""
+"""The request headers of the protocols, except Accept-Encoding, which only the browser sets."""
 
 EXPOSE_HEADERS = (
     "Connect-Content-Encoding",
     "Grpc-Encoding",
-    # The end of a gRPC-Web call, which proxies may put here where there is no message.
+    # The end of a gRPC-Web call, which proxies may put in the headers if there is no message.
     "Grpc-Status",
     "Grpc-Message",
     "Grpc-Status-Details-Bin",
 )
-"""What the protocols have a page read. Content-Type is missing: every page may read it."""
+"""The response headers of the protocols, except Content-Type, which every page may read."""
 
-# As browsers write it: in lower case and without a path. They write "null" for pages without an origin, such
-# as sandboxed frames of anybody's.
+# As browsers send it: in lower case and without a path. They send "null" for pages without an origin, such as
+# sandboxed frames of any site.
 _is_origin = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9_\-.:\[\]]+").fullmatch
-# Browsers leave out the port that is the scheme's own.
+# Browsers omit the scheme's default port.
 _has_default_port = re.compile(r"http:.*:80|https:.*:443").fullmatch
 _is_name = re.compile(r"[0-9A-Za-z_\-.]+").fullmatch
 
 
 class CORSMiddleware:
-    """A WSGI application that lets pages of other origins call the application within.
+    """A WSGI middleware that lets pages of other origins call the wrapped application.
 
-    It answers preflights itself, with 204, and adds headers to other responses. Nothing else is touched,
-    so that streams stay live. A page of an origin that is not allowed learns nothing from a response. It is
-    the browser that keeps to this: CORS keeps no other client from calling.
+    It answers preflights itself, with 204, and adds headers to other responses. It does not touch bodies, so
+    messages of streams are not delayed. A page of an origin that is not allowed cannot read a response. This
+    is enforced by the browser: CORS does not stop any other client from calling.
     """
 
     def __init__(
@@ -78,27 +78,27 @@ class CORSMiddleware:
         """Wrap ``application``.
 
         Args:
-            application: One service, or several behind a router.
-            allow_origins: The origins whose pages may call, such as ``["https://example.com"]``; ``"*"`` for
-                all.
-            allow_credentials: Whether pages may send cookies and client certificates along.
-            allow_headers: Metadata that pages send, and Authorization if they do, besides ``ALLOW_HEADERS``.
+            application: One service, or a router with several.
+            allow_origins: The origins whose pages may call, such as ``["https://example.com"]``, or ``"*"``
+                for all.
+            allow_credentials: Whether pages may send cookies and client certificates.
+            allow_headers: Metadata that pages send besides ``ALLOW_HEADERS``, including Authorization.
             expose_headers: Metadata that pages read, leading or trailing, besides ``EXPOSE_HEADERS``. Each
-                name is exposed as it is, and with the prefix that Connect gives to trailing metadata.
-            max_age_seconds: For how long browsers may remember the answer to a preflight. Chromium caps
-                it at two hours.
+                name is exposed as given and with Connect's prefix for trailing metadata.
+            max_age_seconds: How long browsers may cache the answer to a preflight. Chromium caps it at two
+                hours.
 
         Raises:
-            TypeError: One string stands where several are wanted.
-            ValueError: An origin or a name is none; credentials are allowed to all origins;
+            TypeError: A single string is passed instead of several.
+            ValueError: An origin or a name is invalid; credentials are allowed for all origins;
                 ``max_age_seconds`` is negative.
         """
         if max_age_seconds < 0:
-            raise ValueError(f"max_age_seconds is {max_age_seconds}: it takes 0 or more")
+            raise ValueError(f"max_age_seconds must be 0 or more, got {max_age_seconds}")
         self._application = application
         self._is_open = allow_origins == "*"
         if self._is_open and allow_credentials:
-            raise ValueError("with credentials, origins have to be named: browsers refuse '*'")
+            raise ValueError("allow_origins must list origins when allow_credentials is set, got '*'")
         self._origins = frozenset(() if self._is_open else _checked_origins(allow_origins))
         credentials = [("access-control-allow-credentials", "true")] if allow_credentials else []
 
@@ -115,7 +115,7 @@ class CORSMiddleware:
         self._response_headers = [*credentials, ("access-control-expose-headers", ", ".join(exposed))]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request, as PEP 3333 says."""
+        """Answer one request (PEP 3333)."""
         method = environ["REQUEST_METHOD"]
         origin = environ.get("HTTP_ORIGIN")
         if origin is None and method != "GET":
@@ -123,20 +123,20 @@ class CORSMiddleware:
         if method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
             start_response("204 No Content", self._for_origin(origin, self._preflight_headers))
             return finish_response((), open_body(environ))
-        # A GET without an origin too: a cache may keep its response, and use it for a page.
+        # Even for a GET without an origin: a cache may store its response and use it for a page.
         added = self._for_origin(origin, self._response_headers)
         return self._application(environ, _adding(added, start_response))
 
     @property
     def application(self) -> WSGIApplication:
-        """The application within."""
+        """The wrapped application."""
         return self._application
 
     def _for_origin(self, origin: str | None, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return what a response to ``origin`` says: if it is allowed, its name and ``headers``."""
+        """Return the headers to add for ``origin``: its name and ``headers`` if it is allowed."""
         if self._is_open:
             return [("access-control-allow-origin", "*"), *headers]
-        # Caches keep responses to different origins apart.
+        # Makes caches keep responses to different origins apart.
         vary = ("vary", "Origin")
         if origin not in self._origins:
             return [vary]
@@ -156,17 +156,22 @@ def _adding(added: list[tuple[str, str]], start_response: StartResponse) -> Star
 
 def _checked_origins(origins: Iterable[str]) -> Iterator[str]:
     if isinstance(origins, str):
-        raise TypeError(f"allow_origins takes several, such as [{origins!r}], or '*' for all")
+        raise TypeError(
+            f"allow_origins must be a list, such as [{origins!r}], or '*' for all, got {origins!r}"
+        )
     for origin in origins:
         if not _is_origin(origin) or _has_default_port(origin):
-            raise ValueError(f"{origin!r} is not an origin as browsers write it, such as https://example.com")
+            raise ValueError(
+                "allow_origins must be origins as browsers send them, such as https://example.com, "
+                f"got {origin!r}"
+            )
         yield origin
 
 
 def _checked_names(argument: str, names: Iterable[str]) -> Iterator[str]:
     if isinstance(names, str):
-        raise TypeError(f"{argument} takes several names, such as [{names!r}]")
+        raise TypeError(f"{argument} must be a list of names, such as [{names!r}], got {names!r}")
     for name in names:
         if not _is_name(name):
-            raise ValueError(f"{argument}: {name!r} is not a header name: 0-9 A-Z a-z _ - . are allowed")
+            raise ValueError(f"{argument} must be header names, of 0-9 A-Z a-z _ - . only, got {name!r}")
         yield name

@@ -1,9 +1,9 @@
 """Connect services inside a Django site: as URL patterns, under Django's middleware.
 
-A service beside Django, in ``wsgi.py``, needs nothing of this: see `wsgi_adapters.router`. Inside, its calls
-are requests like others, with users, sessions and transactions. Django reads no body before a view or a
-middleware asks for it, and sends what a `StreamingHttpResponse` yields as it comes. The application reads the
-server's own ``wsgi.input``, so that streams are live both ways.
+A service next to Django, in ``wsgi.py``, does not need this: see `wsgi_adapters.router`. Inside Django, calls
+are ordinary requests, with users, sessions and transactions. Django does not read a body before a view or a
+middleware asks for it, and sends each chunk of a `StreamingHttpResponse` as it is yielded. The application
+reads the server's own ``wsgi.input``, so messages are not delayed in either direction.
 """
 
 from __future__ import annotations
@@ -47,75 +47,77 @@ _request: ContextVar[HttpRequest] = ContextVar("_request")
 def connect_path(
     application: ConnectWSGIApplication[Any], *, decorators: Iterable[Callable[[_View], _View]] = ()
 ) -> URLPattern:
-    """Return a URL pattern for ``urlpatterns`` that serves ``application`` and all that is below its path.
+    """Return a URL pattern for ``urlpatterns`` that serves ``application`` and all paths under its own.
 
-    It may be included below a prefix. Handlers and interceptors get at Django's request by `current_request`.
+    It may be included under a prefix. Handlers and interceptors get Django's request by `current_request`.
 
-    Calls are exempt from Django's check against forged requests (CSRF): a service takes no POST that a
-    browser would send for a page of another origin without asking first (Fetch standard, "CORS-safelisted
-    request-header"). ``decorators=[csrf_protect]`` brings the check back.
+    Calls are exempt from Django's CSRF check: a service accepts no POST that a browser would send across
+    origins without a preflight (Fetch standard, "CORS-safelisted request-header"). To enable the check
+    again, pass ``decorators=[csrf_protect]``.
 
-    Where a database has ``ATOMIC_REQUESTS``, a unary or a client-streaming call is a transaction, which is
-    rolled back if the call is answered with an error. A server-streaming call is none: it goes on when the
-    view has returned.
+    If a database has ``ATOMIC_REQUESTS``, a unary or client-streaming call runs in a transaction, which is
+    rolled back if the call fails. A server-streaming call does not, since it outlives the view.
 
-    Unless the application was given ``errors``, its exceptions are mapped by `ERRORS` here.
+    Unless the application has ``errors`` of its own, exceptions are mapped by `ERRORS`.
 
     Args:
         application: The application of one service.
-        decorators: Decorators of Django for the view, from the outside in, such as ``never_cache``, or
-            ``transaction.non_atomic_requests`` for calls that are no transactions.
+        decorators: Django decorators for the view, outermost first, such as ``never_cache``, or
+            ``transaction.non_atomic_requests`` for calls outside a transaction.
 
     Raises:
-        TypeError: ``application`` is no ConnectWSGIApplication.
+        TypeError: ``application`` is not a ConnectWSGIApplication.
     """
     if not isinstance(application, ConnectWSGIApplication):
-        raise TypeError(f"{application!r} is no ConnectWSGIApplication: a service has a pattern of its own")
+        raise TypeError(
+            f"application must be an instance of ConnectWSGIApplication, got {application!r}: "
+            "call connect_path once for each service"
+        )
     service_view = _ServiceView(application._with_default_errors(ERRORS))
     view: _View = service_view
     for decorator in reversed(tuple(decorators)):
         view = decorator(view)
     service_view.non_atomic = frozenset(getattr(view, "_non_atomic_requests", ()))
-    # Django's own transaction would be around calls of every kind, and committed whatever the response says.
+    # Django's own transaction would wrap every kind of call, and commit even if the call failed.
     for alias in connections:
         view = transaction.non_atomic_requests(using=alias)(view)
-    # With or without a slash behind the service's name, so that APPEND_SLASH finds nothing to mend.
+    # Matches with or without a slash after the service's name, so APPEND_SLASH never redirects.
     name = re.escape(application.path.removeprefix("/"))
     return re_path(rf"^({name}(?:/(?s:.*))?)\Z", csrf_exempt(view))
 
 
 def current_request() -> HttpRequest:
-    """Return Django's request that the running call came in.
+    """Return Django's request of the current call.
 
-    Handlers and interceptors may ask at any time of the call, also in a stream whose view has returned, and
-    in its ``finally``. A thread that a handler starts has to be handed the request.
+    Handlers and interceptors may use it throughout the call, including in a stream whose view has returned,
+    and in its ``finally``. Pass the request explicitly to threads that a handler starts.
 
     Raises:
-        RuntimeError: No call is running here that came in by `connect_path`.
+        RuntimeError: This thread is not running a call routed by `connect_path`.
     """
     request = _request.get(None)
     if request is None:
         raise RuntimeError(
-            "there is no request of Django here: the call did not come in by a pattern of connect_path, "
-            "or this is another thread than the handler's"
+            "current_request() must be called during a call routed by connect_path, "
+            "in the thread that runs its handler"
         )
     return request
 
 
 class _ServiceView:
-    """A view that answers by an application of WSGI."""
+    """A view that delegates to a WSGI application."""
 
     def __init__(self, application: ConnectWSGIApplication[Any]) -> None:
         self._application = application
         self._kinds = {method.path: method.kind for method in application.methods.values()}
         self.non_atomic: frozenset[str] = frozenset()
-        """The databases whose ``ATOMIC_REQUESTS`` does not hold here."""
+        """The databases whose ``ATOMIC_REQUESTS`` is ignored here."""
 
     def __call__(self, request: HttpRequest, *captured: str, **_: object) -> HttpResponseBase:
-        """Answer ``request``; the last of what its URL captured is the path from the service on."""
+        """Answer ``request``; the last captured group of its URL is the path starting at the service."""
         if not isinstance(request, WSGIRequest):
             raise ImproperlyConfigured(
-                f"{self._application.path} is served by WSGI alone: serve the site by get_wsgi_application()"
+                f"{self._application.path} requires WSGI: serve the site with get_wsgi_application()"
             )
         path = f"/{captured[-1]}"
         environ = _environ(request, path)
@@ -130,13 +132,13 @@ class _ServiceView:
                 body = ClosingIterator(body, run=run, closes_at_end=False)
                 _close_with(request, body)
             if ERROR_KEY in environ:
-                # The response is there, and no exception will tell Django.
+                # The call failed without an exception that Django would see.
                 for alias in databases:
                     transaction.set_rollback(True, using=alias)
         return _response(request, start, body)
 
     def _databases(self, path: str) -> list[str]:
-        """Return the databases with ``ATOMIC_REQUESTS`` that it holds for in a call of ``path``."""
+        """Return the databases whose ``ATOMIC_REQUESTS`` applies to a call of ``path``."""
         if self._kinds.get(path, StreamKind.SERVER_STREAM) is StreamKind.SERVER_STREAM:
             return []
         return [
@@ -147,7 +149,7 @@ class _ServiceView:
 
 
 class _Start:
-    """The ``start_response`` of a call, which keeps what it is told."""
+    """The ``start_response`` of a call, which records its arguments."""
 
     status = ""
     headers: Iterable[tuple[str, str]] = ()
@@ -161,11 +163,11 @@ class _Start:
 
 
 def _refuse_write(data: bytes, /) -> None:
-    raise NotImplementedError("the body of the response is what the application returns")
+    raise NotImplementedError("write() is not supported: the application returns its body")
 
 
 def _with_request(request: HttpRequest, function: Callable[..., Any], /, *arguments: Any) -> Any:
-    """Return what ``function`` returns for ``arguments``, with ``request`` for `current_request`."""
+    """Call ``function`` with ``arguments``, while `current_request` returns ``request``."""
     token = _request.set(request)
     try:
         return function(*arguments)
@@ -174,13 +176,13 @@ def _with_request(request: HttpRequest, function: Callable[..., Any], /, *argume
 
 
 class _RepeatedHeaders(HttpResponseBase):
-    """A response of Django in which a header may come several times, as metadata does."""
+    """A Django response in which a header may be repeated, as metadata may be."""
 
     repeated: tuple[tuple[str, str], ...] = ()
-    """What comes on top of ``headers``, which has one value for each name."""
+    """Further values of names that are in ``headers``, which holds one value per name."""
 
     def items(self) -> Any:
-        """Return all headers: the server gets what is returned here."""
+        """Return all headers, as they are passed to the server."""
         headers = [*super().items(), *self.repeated]
         if self.status_code == HTTPStatus.NOT_MODIFIED:
             # Django's CommonMiddleware says that it is 0, which is not the length of what has not changed
@@ -190,29 +192,29 @@ class _RepeatedHeaders(HttpResponseBase):
 
 
 class _WholeResponse(_RepeatedHeaders, HttpResponse):
-    """A response that is there when the view returns."""
+    """A response that is complete when the view returns."""
 
 
 class _StreamResponse(_RepeatedHeaders, StreamingHttpResponse):
-    """A response that is made while it is sent."""
+    """A response that is generated while it is sent."""
 
 
 def _environ(request: WSGIRequest, path: str) -> WSGIEnvironment:
-    """Return the environ of ``request`` as an application gets it that is mounted where ``path`` begins."""
+    """Return the environ of ``request`` for an application mounted where ``path`` begins."""
     prefix = request.path_info.removesuffix(path)
     environ = copy_environ(
         request.environ,
         SCRIPT_NAME=_as_wsgi(request.META["SCRIPT_NAME"] + prefix),
         PATH_INFO=_as_wsgi(path),
     )
-    # Of a body without a length, Django reads nothing, whoever asks.
+    # Django never reads a body without a length.
     if environ.get("CONTENT_LENGTH") and request._read_started:  # type: ignore[attr-defined]
         environ["wsgi.input"] = BytesIO(request.body)
     return environ
 
 
 def _as_wsgi(path: str) -> str:
-    """Return a path, which Django has decoded, as an environ has it (PEP 3333, "Unicode Issues")."""
+    """Encode a path, decoded by Django, the way an environ holds it (PEP 3333, "Unicode Issues")."""
     return path.encode().decode("latin-1")
 
 
@@ -232,8 +234,8 @@ def _response(
         response = _WholeResponse(b"".join(body), status=int(status), reason=reason, headers=headers)
     else:
         response = _StreamResponse(body, status=int(status), reason=reason, headers=headers)
-        # Middleware that compresses goes by this one. It would hold messages back, which are compressed as
-        # the protocol says in any case.
+        # Compressing middleware checks this header. It would delay messages, which the protocol compresses
+        # anyway.
         request.META.pop("HTTP_ACCEPT_ENCODING", None)
     response.repeated = tuple(repeated)
     return response
@@ -242,8 +244,8 @@ def _response(
 def _close_with(request: HttpRequest, chunks: ClosingIterator[bytes]) -> None:
     """Let Django close ``chunks`` when it is done with ``request``.
 
-    It closes the request with whatever response it has sent. That need not be the one of these chunks:
-    a middleware may answer with another one, or fail.
+    Django closes the request with whatever response it sends. That may be a different response: a middleware
+    may replace this one, or fail.
     """
     close_request = request.close
 

@@ -24,7 +24,7 @@ from wsgi_adapters.http_errors import from_status
 
 
 def _from_suspicious_operation(error: SuspiciousOperation) -> ConnectError:
-    # As in a view: Django has a logger for each class of them.
+    # As in a view: Django has one logger per class.
     logger = logging.getLogger(f"django.security.{type(error).__name__}")
     logger.error("%s", error, exc_info=error)
     return ConnectError(Code.INVALID_ARGUMENT, in_words(Code.INVALID_ARGUMENT))
@@ -61,7 +61,7 @@ def _from_api_exception(error: Any) -> ConnectError:
         if isinstance(detail, dict | list):
             details.append(bad_request(violations))
     elif isinstance(detail, dict) and "detail" in detail:
-        # DRF's own name for a text that belongs to no field.
+        # DRF's own key for a text that belongs to no field.
         text = str(detail["detail"])
     if isinstance(error, Throttled) and error.wait is not None:
         details.append(retry_info(error.wait))
@@ -109,7 +109,8 @@ ERRORS: ErrorMapping = {
   message is the name of the code in words: unless ``DEBUG`` is set, Django's own pages do not show the text
   of these exceptions either. Suspicious operations are logged by ``django.security``, as in a view.
 - ``ValidationError`` is ``invalid_argument``. Its messages are meant for users: they are the message of the
-  error, and are also sent by field, as a ``google.rpc.BadRequest``. Messages of no field have an empty one.
+  error, and are also sent by field, as a ``google.rpc.BadRequest``. Messages that belong to no field have an
+  empty one.
 - ``APIException`` of Django REST Framework, if that is installed, has the code of its ``status_code``. The
   message is its detail, which is also sent as a ``google.rpc.BadRequest`` if the status is 400 or 422, with
   paths such as ``emails[0].address``. ``Throttled`` has a ``google.rpc.RetryInfo``. With a status from 501 to

@@ -1,4 +1,4 @@
-"""An example of a message, made from its descriptor alone: a start for somebody who writes one by hand."""
+"""Example messages, generated from their descriptors: a starting point for writing one by hand."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 _MAX_MESSAGES = 20
-"""How many messages an example holds at most, besides required ones. Schemas that refer to each other would
-have no end."""
+"""How many nested messages an example holds at most, besides required ones. Without a limit, it would be huge
+for schemas whose types refer to each other."""
 
 _ANY = "google.protobuf.Any"
 
 _NUMBERS: dict[int, float] = {FieldDescriptor.CPPTYPE_FLOAT: 1.5, FieldDescriptor.CPPTYPE_DOUBLE: 1.5}
 
-# Well-known types that have a form of their own in JSON, which not every value of their fields can take.
+# Well-known types with a JSON form of their own, which cannot represent every value of their fields.
 _WELL_KNOWN: dict[str, dict[str, object]] = {
     "google.protobuf.Duration": {"seconds": 1},
     "google.protobuf.FieldMask": {},
@@ -31,10 +31,10 @@ _WELL_KNOWN: dict[str, dict[str, object]] = {
 def example_json(message_class: type[Message]) -> str:
     """Return an example in JSON (Protobuf's JSON mapping), as one line of ASCII.
 
-    Every field has a value: a list and a map one entry, a message its own fields, an enum the name of its
-    first value that is not zero, which means "unspecified" by convention. Of a oneof there is one field. Left
-    out, where they are not required, are fields of the type Any, messages within messages of the same type,
-    and the innermost ones of a schema that has very many.
+    Every field has a value: a list or a map has one entry, a message has its own fields, and an enum is the
+    name of its first non-zero value, since zero means "unspecified" by convention. A oneof has one field.
+    Unless required, these are left out: fields of type Any, messages nested in messages of the same type, and
+    the innermost messages of a very large schema.
     """
     message = message_class()
     _fill(message)
@@ -43,13 +43,13 @@ def example_json(message_class: type[Message]) -> str:
 
 
 def _fill(root: Message) -> None:
-    """Give the fields values: first those of ``root``, then those of its messages, and so on inwards."""
-    # Each message with the types that it is within, and those of them that it cannot be without.
+    """Fill the fields breadth-first: those of ``root``, then those of its messages, and so on."""
+    # Each message, with the types it is nested in, and those of them that require it.
     unfilled = deque([(root, frozenset[str](), frozenset[str]())])
     remaining = _MAX_MESSAGES
     while unfilled:
         message, outer_types, requiring_types = unfilled.popleft()
-        descriptor: Any = message.DESCRIPTOR  # of one of two classes, which type checkers keep apart
+        descriptor: Any = message.DESCRIPTOR  # one of two classes, which type checkers keep apart
         if descriptor.full_name == _ANY:
             continue
         if descriptor.full_name in _WELL_KNOWN:
@@ -67,7 +67,7 @@ def _fill(root: Message) -> None:
             if value_type is None:
                 _add_value(message, field)
             elif _is_required(field):
-                # A message that requires another one of its own type cannot be made at all.
+                # A message that requires another one of its own type cannot exist.
                 if value_type.full_name not in requiring_types:
                     unfilled.append((_add_message(message, field), types, requiring_types))
             elif remaining and not is_left_out(value_type.full_name):
@@ -76,7 +76,7 @@ def _fill(root: Message) -> None:
 
 
 def _is_required(field: Any) -> bool:
-    # Releases of protobuf have the one, the other, or both.
+    # Depending on its release, protobuf has one of them or both.
     is_required: bool | None = getattr(field, "is_required", None)
     return field.label == FieldDescriptor.LABEL_REQUIRED if is_required is None else is_required
 
@@ -90,7 +90,7 @@ def _map_entry(field: FieldDescriptor) -> Mapping[str, Any] | None:
 
 
 def _message_type(field: FieldDescriptor) -> Descriptor | None:
-    """Return the type of the messages that a field holds, be it one, a list or a map; None for others."""
+    """Return the type of the message, or messages in a list or map, that a field holds; otherwise None."""
     entry = _map_entry(field)
     value = field if entry is None else entry["value"]
     message_type: Descriptor | None = value.message_type
@@ -98,7 +98,7 @@ def _message_type(field: FieldDescriptor) -> Descriptor | None:
 
 
 def _add_message(message: Message, field: FieldDescriptor) -> Message:
-    """Return a new message that the field holds from now on."""
+    """Add a new message to the field, and return it."""
     value: Any = getattr(message, field.name)
     entry = _map_entry(field)
     added: Message
@@ -113,7 +113,7 @@ def _add_message(message: Message, field: FieldDescriptor) -> Message:
 
 
 def _add_value(message: Message, field: FieldDescriptor) -> None:
-    """Let the field hold a value that is no message."""
+    """Set or add a value that is not a message."""
     value: Any = getattr(message, field.name)
     entry = _map_entry(field)
     if entry is not None:
@@ -125,7 +125,7 @@ def _add_value(message: Message, field: FieldDescriptor) -> None:
 
 
 def _value(field: FieldDescriptor) -> object:
-    """Return a value for a field of a scalar type or an enum."""
+    """Return a value for a field of a scalar or enum type."""
     if field.type == FieldDescriptor.TYPE_BYTES:
         return b"bytes"
     if field.type == FieldDescriptor.TYPE_STRING:

@@ -1,10 +1,11 @@
-"""Connect services as views of a Flask site: its hooks, session and login are around every call.
+"""Connect services as views of a Flask site: its hooks, session and login apply to every call.
 
 Flask routes a request, opens its context and session and runs the site's hooks; the service does the rest. It
-reads the request's body from the WSGI server itself, so that Flask neither parses nor limits nor gathers it.
+reads the request body directly from the WSGI server, so Flask does not parse, limit or buffer it.
 
-A response that has no length is a stream, whose handler runs while it is sent. For that long its request's
-context stays. It ends, and the site's teardown functions run, when the last message or the client has left.
+A response without a length is a stream, whose handler runs while the response is sent. The request context
+stays open that long. It ends, and the site's teardown functions run, after the last message or when the
+client disconnects.
 """
 
 from __future__ import annotations
@@ -32,34 +33,34 @@ if TYPE_CHECKING:
 
 __all__ = ["ERRORS", "register_service"]
 
-# Those of RFC 9110, section 9.3, and RFC 5789, but for CONNECT, which has no path.
+# RFC 9110, section 9.3, and RFC 5789, except CONNECT, which has no path.
 _HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 _UNSENT = "connect_sync.unsent"
-"""Where the environ has what the service answers, until the answer is the server's to close."""
+"""The environ key of the service's response body, until the server is responsible for closing it."""
 
 
 def register_service(site: Flask | Blueprint, application: ConnectWSGIApplication[Any]) -> None:
-    """Serve a service as views of ``site``, below its URL prefix.
+    """Serve a service as views of ``site``, under its URL prefix.
 
     Each method is a URL rule, ``/pkg.Service/Method``, with an endpoint of its own, ``pkg_Service_Method``.
-    Other paths below the service's are answered by the service, at the endpoint ``pkg_Service``. OPTIONS is
-    answered as Flask does it, which heeds ``PROVIDE_AUTOMATIC_OPTIONS``, and which Flask-CORS needs.
+    The service answers other paths under its own, at the endpoint ``pkg_Service``. OPTIONS is answered as by
+    Flask itself, respecting ``PROVIDE_AUTOMATIC_OPTIONS``; Flask-CORS needs this.
 
-    Unless the application was given ``errors``, its exceptions are mapped by `ERRORS` here.
+    Unless the application has ``errors`` of its own, exceptions are mapped by `ERRORS`.
 
     Args:
-        site: A Flask application or a blueprint. To serve a service twice, take two blueprints, or one that
-            is registered under two names.
+        site: A Flask application or a blueprint. To serve a service twice, use two blueprints, or one
+            registered under two names.
         application: The service, an instance of its generated class. It may be registered on several sites.
 
     Raises:
-        TypeError: ``application`` is no ConnectWSGIApplication.
-        AssertionError: ``site`` has that service already (of a blueprint, when that is registered), or is
-            already in use.
+        TypeError: ``application`` is not a ConnectWSGIApplication.
+        AssertionError: ``site`` already has that service (for a blueprint, raised when it is registered), or
+            is already in use.
     """
     if not isinstance(application, ConnectWSGIApplication):
-        raise TypeError(f"{application!r} is no ConnectWSGIApplication")
+        raise TypeError(f"application must be an instance of ConnectWSGIApplication, got {application!r}")
     served = application._with_default_errors(ERRORS)
     name = application.path[1:].replace(".", "_")
     for method in application.methods.values():
@@ -67,9 +68,9 @@ def register_service(site: Flask | Blueprint, application: ConnectWSGIApplicatio
         allowed = ("GET", "POST") if is_safe and method.kind is StreamKind.UNARY else ("POST",)
         view = _method_view(served, method.path, (*allowed, "OPTIONS"))
         _add_rule(site, method.path, f"{name}_{method.name}", view, (*allowed, "OPTIONS"))
-    # It also gets what a method's own rule does not allow.
+    # Also gets requests with an HTTP method that the rule of a Connect method does not allow.
     view = _service_view(served)
-    # By this `connect-sync serve` finds the services of a site.
+    # `connect-sync serve` finds the services of a site by this attribute.
     view.connect_application = application  # type: ignore[attr-defined]
     _add_rule(site, f"{application.path}/<path:unknown_method>", name, view, _HTTP_METHODS)
     site.teardown_request(_close_unsent)
@@ -81,7 +82,7 @@ _View = Callable[..., Response]
 def _add_rule(
     site: Flask | Blueprint, rule: str, endpoint: str, view: _View, http_methods: tuple[str, ...]
 ) -> None:
-    view.__name__ = endpoint  # extensions tell views by it
+    view.__name__ = endpoint  # extensions identify views by it
     site.add_url_rule(rule, endpoint, view, methods=http_methods, merge_slashes=False)
 
 
@@ -90,7 +91,7 @@ def _method_view(application: ConnectWSGIApplication[Any], path: str, allowed: t
         if request.method == "OPTIONS" and current_app.config.get("PROVIDE_AUTOMATIC_OPTIONS", True):
             response = current_app.response_class()
             response.allow.update(allowed)
-            # Nobody else deals with a body that such a request may have.
+            # The request may have a body, which nothing else reads.
             response.call_on_close(open_body(request.environ).close)
             return response
         return _answer(application, len(request.environ["PATH_INFO"]) - len(path))
@@ -106,7 +107,7 @@ def _service_view(application: ConnectWSGIApplication[Any]) -> _View:
 
 
 def _answer(application: ConnectWSGIApplication[Any], prefix_length: int) -> Response:
-    """Let the service answer the request, whose path has a prefix of that many characters."""
+    """Let the service answer the request. The first ``prefix_length`` characters of its path are a prefix."""
     environ = request.environ
     path = environ["PATH_INFO"]
     mounted = copy_environ(
@@ -114,9 +115,9 @@ def _answer(application: ConnectWSGIApplication[Any], prefix_length: int) -> Res
         SCRIPT_NAME=environ.get("SCRIPT_NAME", "") + path[:prefix_length],
         PATH_INFO=path[prefix_length:],
     )
-    # What a hook has read by ``get_data`` or ``get_json`` can be read again from where these have kept it.
+    # A body that a hook has read with ``get_data`` or ``get_json`` is available from their cache.
     data: bytes | None = getattr(request, "_cached_data", None)
-    # Of a body whose end nobody knows, it has read nothing.
+    # They read nothing of a body whose end is unknown.
     if data is not None and (environ.get("CONTENT_LENGTH") or environ.get("wsgi.input_terminated")):
         mounted |= {"wsgi.input": BytesIO(data), "CONTENT_LENGTH": str(len(data))}
     heads = []
@@ -135,20 +136,20 @@ def _answer(application: ConnectWSGIApplication[Any], prefix_length: int) -> Res
         chunks,
         status,
         headers,
-        # A hook that asks for the whole of a stream gets an error: it might wait for ever.
+        # Makes a hook that asks for the whole of a stream fail, rather than possibly wait forever.
         direct_passthrough=not has_length,
     )
-    # A hook may put something else in the place of the chunks.
+    # A hook may replace the chunks.
     response.call_on_close(partial(close_iterator, chunks))
     return response
 
 
 def _write(data: bytes) -> object:
-    raise NotImplementedError("the service returns its body")
+    raise NotImplementedError("write() is not supported: the service returns its body")
 
 
 class _ServiceResponse(Response):
-    """A response that knows whether it has become the one that is sent.
+    """A response that tracks whether it is the one that is sent.
 
     Flask drops the response of a view if a hook fails or returns another one.
     """
@@ -157,7 +158,7 @@ class _ServiceResponse(Response):
         chunks = super().__call__(environ, start_response)
         if self.direct_passthrough:
             stream = stream_with_context(self._stream(chunks))
-            # The context, which Flask is about to end, is kept from the first step on.
+            # The first step keeps the context, which Flask is about to end.
             next(stream)
             chunks = stream
         environ.pop(_UNSENT, None)
@@ -173,10 +174,10 @@ class _ServiceResponse(Response):
 
 @cache
 def _response_class(site_class: type[Response]) -> type[Response]:
-    """Return the class of the site's responses, with what `_ServiceResponse` adds."""
+    """Return the site's response class, extended by `_ServiceResponse`."""
     return type("ServiceResponse", (_ServiceResponse, site_class), {})
 
 
 def _close_unsent(error: BaseException | None) -> None:
-    """Close what the service has answered, if nobody else will."""
+    """Close the service's response body if it was not sent."""
     close_iterator(request.environ.pop(_UNSENT, None))

@@ -26,7 +26,7 @@ def _describe(error: HTTPException) -> str:
     if description is None or (default is not None and description == default.description):
         return ""
     if hasattr(description, "__html__"):
-        return Markup(description).striptags()  # noqa: S704 - it is HTML, which is removed
+        return Markup(description).striptags()  # noqa: S704 - the markup is removed
     return str(description)
 
 
@@ -44,8 +44,9 @@ def _retry_details(error: HTTPException) -> Iterator[ErrorDetail]:
 ERRORS: ErrorMapping = {HTTPException: _from_http_exception}
 """How werkzeug's exceptions, which ``abort`` raises, are reported to clients: by their HTTP status.
 
-- With a status from 400 to 499, the message is the description given to the exception, as plain text. Without
-  one it is the name of the status, such as ``not found``. This is also the message of an exception that has a
+- With a status from 400 to 499, the message is the description given to the exception, as plain text. If
+there
+  is none, it is the name of the status, such as ``not found``. The same goes for an exception with a
   response, whose body is not sent.
 - With a status from 501 to 504, the message is the name of the status.
 - ``retry_after`` is sent as a ``google.rpc.RetryInfo``.

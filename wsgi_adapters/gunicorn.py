@@ -1,7 +1,7 @@
 """Requests under gunicorn: their bodies, over HTTP/1.1 and over HTTP/2, and a header of HTTP/2.
 
-Both bodies read below gunicorn's ``wsgi.input``, which waits for more than it is asked for, and set what is
-left of the call's deadline on each receive.
+The bodies bypass gunicorn's ``wsgi.input``, which waits for more data than requested, and limit each receive
+to the time left until the call's deadline.
 """
 
 from __future__ import annotations
@@ -32,30 +32,29 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _HTTP2_END_MS = 100
-"""For how long the end of a response over HTTP/2 waits for that of its request: it delays an early answer."""
+"""How long the end of a response over HTTP/2 waits for the end of its request: it delays an early answer."""
 
 _READS_BETWEEN_CHUNKS = 16
-"""How often at most to read frames between two chunks of a response: TLS hands over a record at a time."""
+"""The most reads of frames between two chunks of a response: TLS returns one record at a time."""
 
 _CANCEL = 0x8
-"""The error of HTTP/2 for a stream that is not needed any more (RFC 9113, section 7)."""
+"""The HTTP/2 error code of a stream that is no longer needed (RFC 9113, section 7)."""
 
 _NO_LIMIT = 2_000_000.0
-"""Seconds, some 23 days: as long as a socket can be waited for."""
+"""In seconds, about 23 days: close to the longest timeout of a socket."""
 
 _WITHOUT_BODY = (204, 304)
 """The final statuses whose responses have no body (RFC 9110, section 6.4.1)."""
 
 _LEAST_TIMEOUT = 0.001
-"""Seconds for a send whose time is up: 0 would mean another mode to a socket."""
+"""In seconds, for a send after the deadline: 0 would make the socket non-blocking."""
 
 
 class _Http1Body(RequestBody):
     """A body under gunicorn's HTTP/1.1, with any of its own workers.
 
-    gunicorn's input waits for 1 KiB at least, whatever the size that is asked for. Below it is a reader
-    that does not. It receives through an "unreader" that holds the socket, which is where a deadline is set
-    on every receive.
+    gunicorn's input waits for at least 1 KiB, whatever size is requested. The reader below it does not. It
+    receives through an "unreader", which holds the socket: there the deadline is set on every receive.
     """
 
     __slots__ = (
@@ -74,9 +73,9 @@ class _Http1Body(RequestBody):
     length: int | None
 
     def __init__(self, stream: Any, length: int | None, ahead: bytes = b"") -> None:
-        """Read what others have read ``ahead``, and the rest below ``stream``, gunicorn's ``wsgi.input``.
+        """Read data that was read ``ahead``, then the rest from the reader of gunicorn's input ``stream``.
 
-        ``length``, where it is known, counts both.
+        ``length``, if known, counts both.
         """
         self._input = stream
         self._reader = stream.reader
@@ -109,12 +108,12 @@ class _Http1Body(RequestBody):
             self._bounded.deadline = deadline
 
     def coalesce_head(self, write: Callable[[bytes], object]) -> None:
-        """Let the head of the response leave together with the first chunk.
+        """Send the head of the response together with the first chunk.
 
-        A middleware that yields an empty one before has the head wait for the next.
+        If a middleware yields an empty chunk first, the head waits for the next one.
         """
-        # A middleware may have a ``write`` of its own, and with it another response. Or it has written first,
-        # or asked another application, whose answer has given way to this one.
+        # A middleware may use a ``write`` of its own, and so another response. Or it has already written, or
+        # called another application first, whose response this one replaces.
         response: Any = getattr(write, "__self__", None)
         if (
             _is_response(type(response))
@@ -124,9 +123,9 @@ class _Http1Body(RequestBody):
             response.sock = _HeadCoalescer(response)
 
     def wrap_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Return an iterator over the chunks, until the client has left.
+        """Return an iterator over the chunks, until the client disconnects.
 
-        No send outlasts what is left of the deadline now, and a moment for its error to leave.
+        No send outlasts the time left until the deadline, plus a moment to send its error.
         """
         if self._deadline is not None:
             sock = self._socket
@@ -139,41 +138,41 @@ class _Http1Body(RequestBody):
         return is_closed_by_peer(self._socket.fileno())
 
     def close(self) -> None:
-        """Read what is left, up to a bound."""
+        """Read the rest of the body, up to a limit."""
         if self._send_bound is not None:
             sock, timeout = self._send_bound
             self._send_bound = None
             sock.settimeout(timeout)
         if self.is_read:
             return
-        with suppress(ConnectError):  # the client is gone, or too slow to hear the answer
+        with suppress(ConnectError):  # the client disconnected, or is too slow to get the answer
             self.drain(Deadline(DRAIN_MAX_MS))
         if not self.is_read:
             self._give_up()
 
     def _timed_out(self) -> ConnectError:
-        """Return the error of a read that was not answered in time: of the call, or of the server itself."""
+        """Return the error for a read that exceeded the call's deadline, or the server's own timeout."""
         return client_disconnected(None) if self._deadline is None else deadline_exceeded()
 
     def _end(self) -> None:
-        """Read no more, and give the socket back as it was."""
+        """Stop reading, and restore the socket."""
         self.is_read = True
         if self._bounded is not None:
             self._unreader.sock = self._bounded.restore()
             self._bounded = None
 
     def _give_up(self) -> None:
-        """Read no more, and let gunicorn find that the connection cannot be used again.
+        """Stop reading, and make gunicorn close the connection.
 
-        Before the next request gunicorn reads the last one's body to its end. Where that end is not known,
-        this has to fail, or the rest of the body would be taken for a request.
+        Before the next request, gunicorn reads the previous body to its end. If that end is unknown, this
+        has to fail, or the rest of the body would be taken for a request.
         """
         self._end()
         self._input.reader = _BrokenReader()
 
 
 class GunicornBody(_Http1Body):
-    """A body of known length under gunicorn's HTTP/1.1: its reader takes an exact read."""
+    """A body of known length under gunicorn's HTTP/1.1: the reader supports exact reads."""
 
     __slots__ = ()
 
@@ -181,7 +180,7 @@ class GunicornBody(_Http1Body):
         """Return ``size`` bytes, fewer at the end.
 
         Raises:
-            ConnectError: The client has left, or the deadline has passed.
+            ConnectError: The client disconnected, or the deadline has passed.
         """
         if self.is_read:
             return b""
@@ -192,7 +191,7 @@ class GunicornBody(_Http1Body):
             try:
                 data = self._reader.read(size if size < remaining else remaining)
             except TimeoutError as error:
-                # It goes on where it was.
+                # Reading can continue.
                 raise self._timed_out() from error
             except OSError as error:
                 self._give_up()
@@ -207,7 +206,7 @@ class GunicornBody(_Http1Body):
 
 
 class GunicornChunkedBody(_Http1Body):
-    """A body in chunks under gunicorn's HTTP/1.1: its reader's parser yields each piece when it arrives."""
+    """A body in chunks under gunicorn's HTTP/1.1: the reader's parser yields each piece as it arrives."""
 
     __slots__ = ()
 
@@ -219,7 +218,7 @@ class GunicornChunkedBody(_Http1Body):
         """Return what has arrived, whatever ``size``.
 
         Raises:
-            ConnectError: The client has left, its chunks are malformed, or the deadline has passed.
+            ConnectError: The client disconnected, its chunks are malformed, or the deadline has passed.
         """
         if self.is_read:
             return b""
@@ -227,12 +226,12 @@ class GunicornChunkedBody(_Http1Body):
             data, self._ahead = self._ahead, b""
             return data
         try:
-            # A piece is empty where a chunk's size came without its data.
+            # A piece is empty if the size of a chunk arrived without its data.
             data = next(filter(None, self._reader.parser or ()), b"")
         except TimeoutError as error:
-            self._give_up()  # a parser that has failed does not go on
+            self._give_up()  # a failed parser cannot continue
             raise self._timed_out() from error
-        except Exception as error:  # gunicorn has a class of its own for each way to be malformed
+        except Exception as error:  # gunicorn has one class per kind of malformed body
             self._give_up()
             raise client_disconnected(self._deadline) if _is_cut_off(error) else malformed() from error
         if not data:
@@ -240,16 +239,16 @@ class GunicornChunkedBody(_Http1Body):
         return data
 
     def _give_up(self) -> None:
-        """Read no more, on a connection that cannot be used again.
+        """Stop reading, on a connection that cannot be reused.
 
-        If the response has not begun, its head says that it closes (RFC 9112, section 9.6).
+        If the response has not begun, its head announces the close (RFC 9112, section 9.6).
         """
         super()._give_up()
         self._reader.req.force_close()
 
 
 def _is_cut_off(error: Exception) -> bool:
-    """Tell whether the connection ended inside the body, be it between the data of a chunk and its end."""
+    """Tell whether the connection ended inside the body, including just before the end of a chunk."""
     from gunicorn.http.errors import ChunkMissingTerminator
 
     if isinstance(error, ChunkMissingTerminator):
@@ -260,11 +259,11 @@ def _is_cut_off(error: Exception) -> bool:
 class GunicornHttp2Body(RequestBody):
     """A body under gunicorn's HTTP/2, with the gthread and the gevent worker.
 
-    The frames of all of a connection's streams are read by whoever waits for one of them: by this body
-    until it has data of its own stream, and between two chunks of the response, since nobody else would
-    hear there that the client has given the stream up. gunicorn itself is never let wait for a body: it would
-    count anew with each byte that the client sends, and may lose the requests that come meanwhile. Nor is it
-    let wait for the client to take a response within a deadline.
+    Whichever stream waits for data reads the frames of all streams of the connection. This body reads them
+    until it has data of its own stream, and between two chunks of the response, where a reset by the client
+    would otherwise go unnoticed. gunicorn itself is never allowed to block on a body: its timeout would start
+    over with each byte from the client, and it may lose requests that arrive meanwhile. Within a deadline, it
+    is not allowed to block until the client accepts a response either.
     """
 
     __slots__ = (
@@ -282,9 +281,9 @@ class GunicornHttp2Body(RequestBody):
     length: int | None
 
     def __init__(self, stream: Any, length: int | None) -> None:
-        """Read ``stream``, gunicorn's own ``wsgi.input``, of ``length`` bytes if that was announced."""
+        """Read ``stream``, gunicorn's own ``wsgi.input``, of ``length`` bytes if the request states it."""
         self.length = length
-        # What a middleware has read ahead waits in the buffer of the input.
+        # Data that a middleware has read ahead is in the buffer of the input.
         buffered = len(stream._buf)
         self._ahead: bytes = stream.read(buffered) if buffered else b""
         self._received = len(self._ahead)
@@ -293,7 +292,7 @@ class GunicornHttp2Body(RequestBody):
         self._deadline: Deadline | None = None
         sock = self._connection.sock
         self._socket_timeout: float | None = sock.gettimeout()
-        # Of gunicorn's two timeouts, it has left there that of idle connections.
+        # gunicorn has set the timeout of idle connections instead.
         sock.settimeout(self._connection.stream_timeout)
         self.is_read = False
 
@@ -301,7 +300,7 @@ class GunicornHttp2Body(RequestBody):
         """Return what has arrived, whatever ``size``.
 
         Raises:
-            ConnectError: The client has left, or the deadline has passed.
+            ConnectError: The client disconnected, or the deadline has passed.
         """
         if self._ahead:
             data, self._ahead = self._ahead, b""
@@ -313,7 +312,7 @@ class GunicornHttp2Body(RequestBody):
         except Exception as error:
             from gunicorn.http2.errors import HTTP2ProtocolError
 
-            # Anything else means that the connection is gone.
+            # Anything else means that the connection is lost.
             is_malformed = isinstance(error, HTTP2ProtocolError)
             raise malformed() if is_malformed else client_disconnected(self._deadline) from error
 
@@ -324,7 +323,7 @@ class GunicornHttp2Body(RequestBody):
             chunk: bytes | None = stream.pop_chunk()
             if chunk:
                 self._received += len(chunk)
-                # h2 has seen to it that the body is as long as it was announced to be.
+                # h2 has checked the body against Content-Length.
                 self.is_read = stream.body_complete and self._received == stream.body_size
                 return chunk
             if stream.body_complete:
@@ -338,11 +337,11 @@ class GunicornHttp2Body(RequestBody):
                 stream.expect_continue = False
                 connection.send_informational(stream.stream_id, 100, [])
             if self._deadline is None:
-                # As gunicorn has it; 0 stands for no limit, and comes as None.
+                # As gunicorn does; no limit is None here, or 0.
                 if not self._read_frames(connection.stream_timeout or _NO_LIMIT):
                     connection.abort_stream(stream.stream_id, _CANCEL)
                 continue
-            # A client that goes on sending must not outlast it either.
+            # A client that keeps sending must not outlast the deadline either.
             self._deadline.check()
             if not self._read_frames(self._deadline.wait_limit()):
                 raise deadline_exceeded()
@@ -352,10 +351,10 @@ class GunicornHttp2Body(RequestBody):
         return bool(self._stream.disconnected or self._connection.is_closed)
 
     def _read_frames(self, timeout: float) -> bool:
-        """Read frames for at most ``timeout`` seconds, and tell whether that was enough."""
+        """Read frames for at most ``timeout`` seconds, and tell whether any arrived."""
         connection = self._connection
         if connection._deferred_events:
-            requests = connection._process_events(())  # they have been read before
+            requests = connection._process_events(())  # they have already been read
         else:
             before = connection.sock.gettimeout()
             connection.sock.settimeout(0)
@@ -366,8 +365,8 @@ class GunicornHttp2Body(RequestBody):
             if data is None:
                 return False
             requests = connection.receive_data(data)
-        # The queue is looked up only now: where the client resets a request that waits in it, gunicorn puts
-        # another one in its place. gunicorn's own `pump` has it from before, and loses the new requests.
+        # Look up the queue only now: if the client resets a queued request, gunicorn replaces the queue.
+        # gunicorn's own `pump` looks it up earlier, and loses the new requests.
         connection.pending_requests.extend(requests)
         return True
 
@@ -376,7 +375,7 @@ class GunicornHttp2Body(RequestBody):
         self._deadline = deadline
 
     def needs_no_close_after(self, size: int) -> bool:
-        """Tell whether the client has sent everything, and has room for a response of ``size`` bytes."""
+        """Tell whether the client has sent everything and its window fits a response of ``size`` bytes."""
         connection = self._connection
         if not super().needs_no_close_after(size) or self._is_disconnected() or connection._deferred_events:
             return False
@@ -384,7 +383,7 @@ class GunicornHttp2Body(RequestBody):
         return size <= window
 
     def is_disconnected(self) -> bool:
-        """Tell whether the client has given the stream up, or left."""
+        """Tell whether the client has reset the stream or disconnected."""
         from gunicorn.http2.errors import HTTP2StreamError
 
         if is_closed_by_peer(self._connection.sock.fileno()):
@@ -396,10 +395,10 @@ class GunicornHttp2Body(RequestBody):
         return self._is_disconnected()
 
     def wrap_response(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the chunks, until the client gives the stream up.
+        """Yield the chunks, until the client resets the stream.
 
-        No send outlasts what is left of the deadline now, and a moment for its error to leave: chunks are
-        cut to what the client has opened its window for.
+        No send outlasts the time left until the deadline, plus a moment to send its error: chunks are split
+        to fit the client's flow-control window.
         """
         limit = None
         if self._deadline is not None:
@@ -422,11 +421,11 @@ class GunicornHttp2Body(RequestBody):
                 break
 
     def _within(self, limit: Deadline, chunk: bytes) -> Iterator[bytes]:
-        """Yield a chunk in pieces that can be sent at once, as the client makes room for them."""
+        """Yield a chunk in pieces that can be sent at once, as the client opens its window."""
         h2_connection = self._connection.h2_conn
         stream_id = self._stream.stream_id
         while True:
-            # A client may shrink its windows to less than nothing (RFC 9113, section 6.9.2).
+            # A client may make its windows negative (RFC 9113, section 6.9.2).
             window = max(0, h2_connection.local_flow_control_window(stream_id)) if chunk else 0
             piece, chunk = chunk[:window], chunk[window:]
             if piece or not chunk:
@@ -440,10 +439,10 @@ class GunicornHttp2Body(RequestBody):
                 raise _peer_left(stream_id)
 
     def _look_for_frames(self, timeout: float) -> bool:
-        """Read frames as `_read_frames` does; raise what gunicorn takes for a client that has left."""
+        """Read frames as `_read_frames` does; raise what gunicorn treats as a disconnected client."""
         try:
             is_read = self._read_frames(timeout)
-        except Exception as error:  # a connection that is lost, or frames that are malformed
+        except Exception as error:  # a lost connection or malformed frames
             raise _peer_left(self._stream.stream_id) from error
         self._check_peer()
         return is_read
@@ -453,10 +452,10 @@ class GunicornHttp2Body(RequestBody):
             raise _peer_left(self._stream.stream_id)
 
     def _await_end(self) -> None:
-        """Let the request end before the response does, if it is about to.
+        """Wait for the request to end before the response does, if it is about to.
 
-        gunicorn resets a stream whose response ends first, and answers with another reset what was still on
-        its way: to a proxy, that may be a failure of this call, or of the next one on the connection.
+        gunicorn resets a stream whose response ends first, and answers frames still in flight with another
+        reset. A proxy may take that for a failure of this call, or of the next one on the connection.
         """
         if self._ends_too_early():
             return
@@ -464,29 +463,29 @@ class GunicornHttp2Body(RequestBody):
         try:
             self.drain()
         except ConnectError:
-            self._check_peer()  # if it is there, it has more to say than is waited for
+            self._check_peer()  # if still connected, it has more to send than is waited for
 
     def _ends_too_early(self) -> bool:
-        """Tell whether the client, when it sees the answer, may end its request before the announced length.
+        """Tell whether the client may still end its request short of its Content-Length on seeing the answer.
 
-        h2 takes that for an error of the whole connection, unless the response has ended before it is read.
+        h2 treats that as an error of the whole connection, unless the response has ended before it is read.
         """
         return self.length is not None and not self._stream.body_complete
 
     def close(self) -> None:
-        """Give the socket back as it was. What is left of the body, gunicorn tells the client to keep."""
+        """Restore the socket's timeout. For an unread body, gunicorn resets the stream."""
         self._connection.sock.settimeout(self._socket_timeout)
 
 
 def restore_version(environ: WSGIEnvironment, stream: Any | None) -> None:
     """Make ``HTTP_VERSION`` the request's ``version`` header (PEP 3333).
 
-    In every request over HTTP/2, gunicorn overwrites it with the version of HTTP. ``stream`` is gunicorn's
-    ``wsgi.input``, which has the headers as they came; None if a middleware has replaced it. The header is
-    lost then, and counts as absent.
+    In every request over HTTP/2, gunicorn overwrites it with the HTTP version. ``stream`` is gunicorn's
+    ``wsgi.input``, which has the original headers; None if a middleware has replaced it. Then the header is
+    lost, and treated as absent.
     """
     if environ.get("HTTP_VERSION") != "2":
-        return  # restored before, or set by a middleware
+        return  # already restored, or set by a middleware
     fields = [] if stream is None else stream._stream.get_regular_headers()
     values = [value for name, value in fields if name == "version"]
     if values:
@@ -496,9 +495,9 @@ def restore_version(environ: WSGIEnvironment, stream: Any | None) -> None:
 
 
 def _receive_by(deadline: Deadline, sock: socket.socket) -> bytes | None:
-    """Return what a socket that does not wait has received by ``deadline``; None if that is nothing.
+    """Return what a non-blocking socket receives by ``deadline``; None if nothing arrives.
 
-    Left to wait, gevent's sockets would count anew with each byte of a TLS record.
+    The timeout of a blocking gevent socket would start over with each byte of a TLS record.
     """
     while True:
         try:
@@ -510,10 +509,10 @@ def _receive_by(deadline: Deadline, sock: socket.socket) -> bytes | None:
 
 
 def _peer_left(stream_id: int) -> Exception:
-    """Return what gunicorn takes for the end of a stream, and not for an error of the application."""
+    """Return an exception that gunicorn treats as the end of a stream, not as an application error."""
     from gunicorn.http2.errors import HTTP2StreamError
 
-    return HTTP2StreamError(stream_id, "the client has given it up")
+    return HTTP2StreamError(stream_id, "reset by the client")
 
 
 class _BoundedSocket:
@@ -537,15 +536,15 @@ class _BoundedSocket:
 
 
 def _is_response(kind: type) -> bool:
-    """Tell whether a class is gunicorn's response over HTTP/1.1, which need not be imported for that."""
+    """Tell whether a class is gunicorn's HTTP/1.1 response, without importing it."""
     return kind.__module__ == "gunicorn.http.wsgi" and kind.__name__ == "Response"
 
 
 class _HeadCoalescer:
-    """The socket of a response until its head has left, which it does together with the first chunk.
+    """Stands in for the socket of a response until the head is sent, together with the first chunk.
 
-    gunicorn sends the head when there is a chunk, but by a send of its own. Each send lets another thread of
-    the worker have Python's lock, which costs more than the send itself, and makes a packet of its own.
+    gunicorn sends the head when there is a chunk, but in a separate send. Each send releases the GIL to
+    another thread of the worker, which costs more than the send itself, and makes a separate packet.
     """
 
     __slots__ = ("_head", "_response", "_sock")
@@ -557,7 +556,7 @@ class _HeadCoalescer:
         self._head = b""
 
     def sendall(self, data: bytes) -> None:
-        """Keep the head, or send it with the first chunk, after which the response has its socket back."""
+        """Hold the head, or send it with the first chunk and restore the response's socket."""
         if not self._head and self._has_body():
             self._head = data
         elif len(data) <= SMALL_RESPONSE_BYTES:
@@ -567,9 +566,9 @@ class _HeadCoalescer:
             self._release().sendall(data)
 
     def _has_body(self) -> bool:
-        """Tell whether something will be sent behind the head: of chunks, gunicorn sends the last one itself.
+        """Tell whether something is sent after the head: for chunks, gunicorn always sends the last one.
 
-        A middleware may have made a GET of a HEAD, or given the response another status or length.
+        A middleware may have turned a HEAD into a GET, or changed the status or length of the response.
         """
         response = self._response
         return response.chunked or bool(
@@ -579,18 +578,18 @@ class _HeadCoalescer:
         )
 
     def sendfile(self, file: IO[bytes], **options: Any) -> int:
-        """Send a file, which a middleware has put in place of the body, behind the head."""
+        """Send the head, then a file with which a middleware has replaced the body."""
         return self._release().sendfile(file, **options)
 
     def _release(self) -> socket.socket:
-        """Send the head on its own, and give the response its socket back."""
+        """Send the head on its own, and restore the response's socket."""
         self._response.sock = self._sock
         self._sock.sendall(self._head)
         return self._sock
 
 
 class _BrokenReader:
-    """A reader for gunicorn whose connection has lost its place."""
+    """A reader for gunicorn that fails: the end of the body cannot be found."""
 
     def read(self, size: int) -> bytes:
         raise OSError(errno.ENOTCONN, "the request body was not read to its end")

@@ -1,6 +1,6 @@
-"""The health of a server over WSGI: as a service for gRPC's clients, and as a page for load balancers.
+"""The health of a server over WSGI: as a service for gRPC clients, and as a page for load balancers.
 
-Both tell what the owner of a `connect_sync.health.Health` has set.
+Both report the statuses set in a `connect_sync.health.Health`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class HealthWSGIApplication(ConnectWSGIApplication[Health]):
 
 
 class Healthz:
-    """A WSGI application whose one page tells by its HTTP status whether a service can be called.
+    """A WSGI application with one page, whose HTTP status tells whether a service can be called.
 
-    It is 200 while the service is SERVING and 503 otherwise, with the name of the status for text. The page
-    is also found where the application is mounted at its path. Everything else goes to the ``fallback``.
+    It is 200 while the service is SERVING and 503 otherwise; the text is the name of the status. The
+    application may also be mounted at the page's path. Everything else goes to the ``fallback``.
     """
 
     fallback: WSGIApplication | None
-    """The application that answers all other requests; None where these are answered with 404."""
+    """The application that answers all other requests; None to answer them with 404."""
 
     def __init__(
         self,
@@ -43,23 +43,23 @@ class Healthz:
         service: str = "",
         fallback: WSGIApplication | None = None,
     ) -> None:
-        """Tell what ``health`` says.
+        """Report the status of a service.
 
         Args:
             health: The statuses.
-            path: Where the page is.
-            service: Whose status it tells, by its full name; empty for that of the server as a whole.
-            fallback: What answers all other requests. It gets their environs untouched. Without one, they
-                are answered with 404.
+            path: The path of the page.
+            service: The full name of the service to report; empty for the server as a whole.
+            fallback: The application that answers all other requests. It gets their environs unchanged.
+                Without one, they are answered with 404.
 
         Raises:
-            TypeError: ``health`` is no Health; ``service`` is no string; ``fallback`` is no application.
-            ValueError: ``path`` is no path, or ``service`` is one.
+            TypeError: ``health`` is not a Health; ``service`` is not a string; ``fallback`` is not callable.
+            ValueError: ``path`` is invalid, or ``service`` is a path.
         """
         if not isinstance(health, Health):
-            raise TypeError(f"health is {health!r}: it takes a Health")
+            raise TypeError(f"health must be a Health, got {health!r}")
         if fallback is not None and not callable(fallback):
-            raise TypeError(f"fallback is {fallback!r}: it takes a WSGI application")
+            raise TypeError(f"fallback must be a WSGI application, got {fallback!r}")
         check_service_name(service)
         self._health = health
         self._path = checked_path("path", path)
@@ -68,7 +68,7 @@ class Healthz:
         self._otherwise = NotFoundApplication() if fallback is None else fallback
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request, as PEP 3333 says."""
+        """Answer one request (PEP 3333)."""
         path = environ.get("PATH_INFO", "")
         is_mounted_here = path in ("", "/") and environ.get("SCRIPT_NAME", "").endswith(self._path)
         if path != self._path and not is_mounted_here:

@@ -1,6 +1,6 @@
 """Exceptions of web frameworks that have an HTTP status, as errors of calls.
 
-`connect_sync.Code.from_http_status` is for the other direction: for a response that carries no usable error.
+`connect_sync.Code.from_http_status` is the other direction: for a response that carries no usable error.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from connect_sync.code import Code
 from connect_sync.errors import ConnectError, ErrorDetail
 from connect_sync.server.errors import in_words
 
-# google/rpc/code.proto names the HTTP status of each code. Of the two for 409, aborted claims no more than
-# that there is a conflict. A status that it does not name has the code closest in meaning.
+# google/rpc/code.proto names the HTTP status of each code. Of the two for 409, aborted claims only
+# that there is a conflict. Statuses not named there get the code closest in meaning.
 _CODES = {
     400: Code.INVALID_ARGUMENT,
     401: Code.UNAUTHENTICATED,
@@ -47,12 +47,12 @@ def from_status(
     Args:
         error: The exception.
         status: Its HTTP status; None if it has none.
-        text: The message of the error, if the status is from 400 to 499. Otherwise, and if it is empty, the
-            message is the name of the status.
+        text: The message of the error, if the status is from 400 to 499. For other statuses, or if it is
+            empty, the message is the name of the status.
         details: The details of the error.
 
     Raises:
-        Exception: ``error`` itself, if no code stands for its status, such as that of a redirect, or 500.
+        Exception: ``error`` itself, if its status has no code, such as a redirect or 500.
     """
     status = status or 0
     is_of_client = 400 <= status < 500

@@ -1,4 +1,4 @@
-"""When `connect-sync serve` starts anew: a loop for werkzeug's reloader that sees more than its own do."""
+"""When `connect-sync serve` restarts: a loop for werkzeug's reloader that detects more kinds of changes."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import math
 import os
 import time
 
-# Private, and the same in all releases of werkzeug 3, which has no public way to another loop than its own.
+# Private, but the same in all releases of werkzeug 3, which has no public way to add a loop.
 from werkzeug._reloader import StatReloaderLoop, _find_stat_paths, reloader_loops
 
 NAME = "connect-sync"
 """The name of the loop, for ``reloader_type`` of werkzeug's ``run_simple``."""
 
 _CLOCK_SECONDS = 1
-"""By how much the clock of a file system may be behind: many tell time in steps."""
+"""How far a file system's clock may lag: many have a coarse resolution."""
 
 
 class Reloader(StatReloaderLoop):
-    """Starts anew when a file that Python could import has another time, is gone, or is new.
+    """Restarts when a file that Python could import is changed, removed or added.
 
-    werkzeug's own sees no more than times that grow: not that somebody has made the module that was missing.
+    werkzeug's own loop only detects increasing times, and not that a missing module was created.
     """
 
     name = NAME
 
     def __enter__(self) -> Reloader:
-        """Note the files that are there."""
+        """Record the existing files."""
         start = time.time() - _CLOCK_SECONDS
         self._start = math.inf
         super().__enter__()
@@ -33,7 +33,7 @@ class Reloader(StatReloaderLoop):
         return self
 
     def run_step(self) -> None:
-        """Compare the files with those that were noted, and end the process if there is a change."""
+        """Compare the files with those recorded, and end the process if one has changed."""
         for path in {*self.mtimes, *_find_stat_paths(self.extra_files, self.exclude_patterns)}:
             noted = self.mtimes.get(path)
             try:
@@ -43,8 +43,8 @@ class Reloader(StatReloaderLoop):
                     self.trigger_reload(path)
                 continue
             if noted is None:
-                # It may be an old file, of a module outside the project that is imported late. What has come
-                # into being, or has been moved here, since the start has been changed since then.
+                # It may be an old file, of a module outside the project that was imported late. A file
+                # created or moved here since the start has a newer ctime.
                 is_changed = status.st_ctime > self._start
                 self.mtimes[path] = status.st_mtime
             else:

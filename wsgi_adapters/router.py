@@ -1,7 +1,7 @@
-"""Many services as one WSGI application: each request goes to the service that its path names.
+"""Several services as one WSGI application: each request goes to the service named in its path.
 
-A path is ``/pkg.Service/Method``, below the place where the router is mounted and below the router's own
-prefix. The first segment decides, by one look-up, and has to be the service's name to the letter.
+A path is ``/pkg.Service/Method``, relative to where the router is mounted and to the router's own prefix. The
+first segment has to match the service's name exactly, and is looked up in a dict.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from wsgi_adapters.application import ConnectWSGIApplication, copy_environ
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# What stands for itself in a path (RFC 3986, section 2.3). "." and ".." are taken out by clients and proxies.
+# Unreserved characters (RFC 3986, section 2.3). Clients and proxies remove the segments "." and "..".
 _is_segment = re.compile(r"(?!\.{1,2}\Z)[0-9A-Za-z\-._~]+").fullmatch
 
 
 class Router:
-    """A WSGI application that serves several services, and hands everything else to another application.
+    """A WSGI application that serves several services and passes other requests to another application.
 
-    It reads and writes no body, so that streams stay live. A service that middleware is to wrap alone has a
-    router of its own, which that middleware wraps, as the ``fallback`` of another router.
+    It does not touch bodies, so messages of streams are not delayed. To wrap only some services in
+    middleware, put them in a router of their own, and pass the wrapped router as ``fallback`` of another one.
     """
 
     applications: tuple[ConnectWSGIApplication[Any], ...]
-    """The applications of the services, in the order in which they were given."""
+    """The applications of the services, in the order given."""
     fallback: WSGIApplication | None
-    """The application that answers all other requests; None where these are answered with 404."""
+    """The application that answers all other requests; None to answer them with 404."""
     prefix: str
-    """The path below which the services are, such as ``/api``; empty if there is none."""
+    """The path under which the services are served, such as ``/api``; may be empty."""
 
     def __init__(
         self,
@@ -45,25 +45,25 @@ class Router:
 
         Args:
             applications: One for each service, such as ``[GreetServiceWSGIApplication(Greeter())]``.
-            prefix: The path below which the services are, of one segment or several, such as ``/api`` or
-                ``/api/v1``. Slashes at its ends make no difference.
-            fallback: What answers requests that belong to no service. It gets their environs untouched.
+            prefix: The path under which the services are served, such as ``/api`` or ``/api/v1``. Leading
+                and trailing slashes are ignored.
+            fallback: The application that answers requests to no service. It gets their environs unchanged.
 
         Raises:
-            TypeError: An application is no ConnectWSGIApplication, or there is one instead of several;
-                ``fallback`` is no application.
-            ValueError: There is no application; two of them serve the same service; ``prefix`` is no path.
+            TypeError: ``applications`` is a single application, or one of them is not a
+                ConnectWSGIApplication; ``fallback`` is not callable.
+            ValueError: ``applications`` is empty; two of them serve the same service; ``prefix`` is invalid.
         """
         self.applications = _checked_applications(applications)
         if fallback is not None and not callable(fallback):
-            raise TypeError(f"fallback is {fallback!r}: it takes a WSGI application")
+            raise TypeError(f"fallback must be a WSGI application, got {fallback!r}")
         self.fallback = fallback
         self.prefix = checked_path("prefix", prefix)
         self._routes = {application.path: application for application in self.applications}
         self._otherwise = NotFoundApplication() if fallback is None else fallback
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request, as PEP 3333 says."""
+        """Answer one request (PEP 3333)."""
         path = environ.get("PATH_INFO", "")
         prefix = self.prefix
         if path.startswith(prefix):
@@ -73,7 +73,7 @@ class Router:
             if application is not None:
                 if not prefix:
                     return application(environ, start_response)
-                # In a copy: the server's access log has the whole path from the environ that is its own.
+                # Copied, since the server's access log takes the whole path from its own environ.
                 script_name = environ.get("SCRIPT_NAME", "") + prefix
                 inner = copy_environ(environ, SCRIPT_NAME=script_name, PATH_INFO=below)
                 return application(inner, start_response)
@@ -81,9 +81,9 @@ class Router:
 
 
 class NotFoundApplication(ConnectWSGIApplication[None]):
-    """Answers every request as a service does that has no such method: with 404, its body dealt with.
+    """Answers every request with 404, as a service answers an unknown method, and handles the body.
 
-    The text names what was asked for and not what there is, since anybody may ask.
+    The text names the requested path, but not the existing services: anyone may send such a request.
     """
 
     path = ""
@@ -95,16 +95,16 @@ class NotFoundApplication(ConnectWSGIApplication[None]):
 
 
 def checked_path(argument: str, path: str) -> str:
-    """Return ``path`` with a slash at its beginning and none at its end; empty, if it is all slashes.
+    """Return ``path`` with a leading and without a trailing slash; empty if it has only slashes.
 
     Raises:
-        ValueError: A segment of it would not stand for itself in an address. ``argument`` is named there.
+        ValueError: A segment would need escaping in a URL. The message names ``argument``.
     """
     segments = path.strip("/")
     if not segments:
         return ""
     if not all(map(_is_segment, segments.split("/"))):
-        raise ValueError(f"{argument} is {path!r}: it takes a path of plain segments, such as /api/v1")
+        raise ValueError(f"{argument} must be a path of plain segments, such as /api/v1, got {path!r}")
     return f"/{segments}"
 
 
@@ -112,16 +112,16 @@ def _checked_applications(
     applications: Iterable[ConnectWSGIApplication[Any]],
 ) -> tuple[ConnectWSGIApplication[Any], ...]:
     if isinstance(applications, ConnectWSGIApplication):
-        raise TypeError("applications takes several, such as [application]")
+        raise TypeError("applications must be an iterable, such as [application], got a single application")
     checked = tuple(applications)
     if not checked:
-        raise ValueError("there is no application to route to")
+        raise ValueError("applications must not be empty")
     paths = set()
     for application in checked:
         if not isinstance(application, ConnectWSGIApplication):
             raise TypeError(
-                f"{application!r} is no ConnectWSGIApplication: middleware goes around the router, "
-                "and other applications into fallback"
+                f"applications must be instances of ConnectWSGIApplication, got {application!r}: "
+                "wrap the router in middleware, and pass other applications as fallback"
             )
         if application.path in paths:
             raise ValueError(f"two applications serve {application.path}")

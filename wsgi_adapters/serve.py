@@ -1,8 +1,8 @@
-"""The command ``connect-sync serve``: an application on werkzeug's server, while it is developed.
+"""The command ``connect-sync serve``: runs an application on werkzeug's server, for development.
 
-With ``--reload`` there are two processes, both of which run this module. The first holds the socket and
-starts the second anew whenever that ends for a change; it never loads the application, so that what
-happens when that is imported happens once. The second loads and serves it.
+With ``--reload`` there are two processes, both running this module. The first holds the socket, and restarts
+the second whenever that exits because of a change; it never loads the application, so that side effects of
+its import happen once. The second loads and serves it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ if TYPE_CHECKING:
 _COMMAND = "connect-sync"
 
 _APPLICATION = """\
-the application, as gunicorn takes it: module:name, or module:name() for a function that makes it;
+the application, as for gunicorn: module:name, or module:name() for a function that returns it;
 module alone means module:application
 """
 
 _DEFAULT_HOST = "localhost"
 _DEFAULT_PORT = 8000
 
-# By what address a client on the same machine reaches a server that listens on all.
+# The address at which a local client reaches a server that listens on all addresses.
 _REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
-# What one process has said is noted for the next in a pair of sockets, which the first process keeps open.
-# Unlike files, they are gone with it, however it ends. The environment variable has their descriptors.
+# Each process passes a note of what it printed to the next one, through a pair of sockets that the first
+# process keeps open. Unlike files, they vanish with it, however it ends. The environment variable has their
+# descriptors.
 _NOTES = "CONNECT_SYNC_SERVE_NOTES"
 _NOTHING_SAID = bytes(32)
 
@@ -47,9 +48,9 @@ _parse_target = re.compile(r"(?P<module>\w+(?:\.\w+)*)(?::(?P<name>\w+)(?P<call>
 
 
 class LoadError(Exception):
-    """There is no application where it should be; the message says why, in one line.
+    """The application could not be loaded; the message says why, in one line.
 
-    Its ``__cause__`` is the exception that the application's own code has raised, if it was that.
+    If the application's own code raised an exception, it is the ``__cause__``.
     """
 
 
@@ -57,19 +58,18 @@ def load(target: str) -> WSGIApplication:
     """Return the application that ``target`` names: ``module:name``, ``module:name()`` or ``module``.
 
     Raises:
-        LoadError: There is no such module, or nothing of that name in it; it cannot be called; its code has
-            raised an exception.
+        LoadError: There is no such module or name; the object is not callable; its code raised an exception.
     """
     match = _parse_target(target)
     if match is None:
-        raise LoadError(f"{target!r} names no application: it takes module:name, such as server:app")
+        raise LoadError(f"the application must be given as module:name, such as server:app, got {target!r}")
     module_name, name = match["module"], match["name"] or "application"
     try:
-        # Unlike importlib's function, it leaves its own frames out of tracebacks.
+        # Unlike importlib.import_module(), this leaves no frames in tracebacks.
         __import__(module_name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-            message = f"there is no module {error.name!r}, here or where Python looks"
+            message = f"no module named {error.name!r}, here or on Python's path"
             if error.name == module_name and module_name.endswith(".py"):
                 message += f": did you mean {module_name[:-3]}{target[len(module_name) :]}?"
             raise LoadError(message) from None
@@ -80,17 +80,17 @@ def load(target: str) -> WSGIApplication:
     except AttributeError:
         message = f"the module {module_name!r} has no {name!r}"
         file = getattr(module, "__file__", None)
-        raise LoadError(message if file is None else f"{message}: it is {file}") from None
+        raise LoadError(message if file is None else f"{message} ({file})") from None
     if match["call"]:
         application = _call(application, f"{module_name}:{name}")
     if not callable(application):
-        raise LoadError(f"{target} is {_described(application)}, which is no WSGI application")
+        raise LoadError(f"{target} must be a WSGI application, got {_described(application)}")
     return cast("WSGIApplication", application)
 
 
 def _call(factory: Any, name: str) -> Any:
     if not callable(factory):
-        raise LoadError(f"{name} is {_described(factory)}, which cannot be called")
+        raise LoadError(f"{name} must be callable, got {_described(factory)}")
     try:
         return factory()
     except (Exception, SystemExit) as error:
@@ -98,24 +98,24 @@ def _call(factory: Any, name: str) -> Any:
 
 
 def _described(value: object) -> str:
-    return "None" if value is None else f"of the type {type(value).__name__}"
+    return "None" if value is None else f"an object of type {type(value).__name__}"
 
 
 def main() -> None:
     """Run the command.
 
-    Its exit status is 2 if an argument is wrong, 1 if the application's code fails or nobody can listen at
-    the address, and 0 after Ctrl-C and SIGTERM.
+    The exit status is 2 if an argument is invalid, 1 if the application's code fails or the address cannot be
+    listened on, and 0 after Ctrl-C or SIGTERM.
     """
     options = _parse_arguments()
     try:
         import werkzeug  # noqa: F401
     except ModuleNotFoundError:
         sys.exit(f"{_COMMAND} serve needs werkzeug: pip install 'connect-sync[werkzeug]'")
-    # As gunicorn does, so that both find the same modules. A script has its own folder there.
+    # As gunicorn does, so that both find the same modules. For a script, Python puts its own folder there.
     sys.path.insert(0, str(Path.cwd()))
     serve = _serve_reloading if options.reload else _serve
-    # Before the server runs, and where Ctrl-C comes twice.
+    # Ctrl-C before the server runs, or pressed twice.
     with suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         serve(options.application, options.host, options.port)
@@ -128,24 +128,24 @@ def _parse_arguments() -> argparse.Namespace:
         "Serve a WSGI application on werkzeug's server. For development only: elsewhere, use gunicorn."
     )
     serve = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
-        "serve", help="serve an application while it is developed", description=description
+        "serve", help="serve an application for development", description=description
     )
     serve.add_argument("application", metavar="APPLICATION", help=_APPLICATION)
-    serve.add_argument("--host", default=_DEFAULT_HOST, help="the name or address to listen at (%(default)s)")
+    serve.add_argument("--host", default=_DEFAULT_HOST, help="the name or address to listen on (%(default)s)")
     serve.add_argument(
-        "--port", type=_port, default=_DEFAULT_PORT, help="the port; 0 for one that is free (%(default)s)"
+        "--port", type=_port, default=_DEFAULT_PORT, help="the port; 0 for any free one (%(default)s)"
     )
     serve.add_argument(
         "--reload",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="start anew whenever a Python file changes; so it is by default",
+        help="restart whenever a Python file changes (the default)",
     )
     options = parser.parse_args()
     try:
         socket.getaddrinfo(options.host, None)
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no name"
+        reason = error.strerror if isinstance(error, OSError) else "invalid host name"
         serve.error(f"argument --host: {options.host!r}: {reason}")
     return options
 
@@ -153,7 +153,7 @@ def _parse_arguments() -> argparse.Namespace:
 def _port(text: str) -> int:
     port = int(text) if text.isdecimal() and len(text) <= 5 else -1
     if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: it takes 0 to 65535")
+        raise argparse.ArgumentTypeError(f"the port must be 0 to 65535, got {text!r}")
     return port
 
 
@@ -176,7 +176,7 @@ def _serve_reloading(target: str, host: str, port: int) -> None:
     def run(application: WSGIApplication) -> None:
         run_simple(host, port, application, use_reloader=True, reloader_type=NAME, threaded=True)
 
-    # Without notes it is somebody else's reloader.
+    # Without notes, this process was started by a different reloader.
     notes = os.environ.pop(_NOTES, None)
     if is_running_from_reloader() and notes is not None:
         reading, writing = (socket.socket(fileno=int(number)) for number in notes.split())
@@ -187,7 +187,7 @@ def _serve_reloading(target: str, host: str, port: int) -> None:
         return
     os.environ.pop("WERKZEUG_RUN_MAIN", None)
     _check_address(host, port)
-    # What it says of the address, the second process says better.
+    # It would log the address, which the second process prints better.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     reading, writing = socket.socketpair()
     with reading, writing:
@@ -199,26 +199,26 @@ def _serve_reloading(target: str, host: str, port: int) -> None:
 
 
 def _check_address(host: str, port: int) -> None:
-    """End the command if nobody can listen at the address. werkzeug itself would not say who says so."""
+    """Exit if the address cannot be listened on. werkzeug's own message would not name the command."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            # As werkzeug has it.
+            # As werkzeug does.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        sys.exit(f"{_COMMAND} serve: cannot listen at {_authority(host, port)}: {error.strerror}")
+        sys.exit(f"{_COMMAND} serve: cannot listen on {_authority(host, port)}: {error.strerror}")
 
 
 def _authority(host: str, port: int) -> str:
-    """Return host and port as a URL has them."""
+    """Return host and port as in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _load_and_say(target: str, host: str, port: int, last_note: bytes) -> tuple[WSGIApplication, bytes]:
-    """Load the application, and show the banner if it is another one than was noted last.
+    """Load the application, and show the banner if it differs from the one noted last.
 
     Returns:
-        The application, or what stands in for one that a change has broken; and a note for the next process.
+        The application, or a substitute if a change has broken it; and a note for the next process.
     """
     if last_note == _NOTHING_SAID:
         application = _load_or_exit(target)
@@ -227,7 +227,7 @@ def _load_and_say(target: str, host: str, port: int, last_note: bytes) -> tuple[
             application = load(target)
         except LoadError as error:
             _show(error)
-            sys.stderr.write("Until a file changes, every call is answered with 503.\n")
+            sys.stderr.write("Until a file changes, every request is answered with 503.\n")
             return _unavailable, last_note
     text = _banner(target, application, host, port or _inherited_port())
     note = sha256(text.encode()).digest()
@@ -237,7 +237,7 @@ def _load_and_say(target: str, host: str, port: int, last_note: bytes) -> tuple[
 
 
 def _inherited_port() -> int:
-    """Return the port that the first process has got where it asked for any."""
+    """Return the port of the first process, which was started with port 0."""
     listener = socket.fromfd(int(os.environ["WERKZEUG_SERVER_FD"]), socket.AF_INET, socket.SOCK_STREAM)
     with listener:
         port: int = listener.getsockname()[1]
@@ -263,8 +263,8 @@ def _show(error: LoadError) -> None:
 
 
 def _unavailable(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer for an application that could not be loaded. Connect's clients read 503 as `unavailable`."""
-    text = b"The application could not be loaded: the output of connect-sync serve says why.\n"
+    """Answer in place of an application that could not be loaded. Connect maps 503 to `unavailable`."""
+    text = b"The application could not be loaded: see the output of connect-sync serve.\n"
     headers = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(text)))]
     start_response("503 Service Unavailable", headers)
     return (text,)
@@ -277,7 +277,7 @@ def _banner(target: str, application: WSGIApplication, host: str, port: int) -> 
     return (
         f"connect-sync serves {target} at {url}, for development only\n"
         f"{describe(application, url)}\n"
-        "Press Ctrl-C to end it.\n"
+        "Press Ctrl-C to stop it.\n"
     )
 
 

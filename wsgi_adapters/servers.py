@@ -1,6 +1,6 @@
-"""Which family of servers a request comes from, by what its environ holds, and what that family needs.
+"""Which family of servers a request comes from, judging by its environ, and what that family needs.
 
-The table in docs/servers.md says what comes of it.
+The table in docs/servers.md shows the resulting behavior.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from wsgi_adapters.gunicorn import (
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-# Python reads no numbers of more than some thousand digits; a length of nineteen is past every limit.
+# int() refuses numbers of several thousand digits; one of nineteen exceeds every limit.
 _MAX_DIGITS = 19
 
 
 def open_body(environ: WSGIEnvironment) -> RequestBody:
-    """Return the body of a request, in the way of the server that ``environ`` comes from."""
+    """Return the body of a request, as needed for the server that ``environ`` comes from."""
     stream: Any = environ["wsgi.input"]
     stream_type = type(stream)
     opener = _openers.get(stream_type)
@@ -51,13 +51,13 @@ def open_body(environ: WSGIEnvironment) -> RequestBody:
 _Opener: TypeAlias = Callable[["WSGIEnvironment", Any], RequestBody]
 
 _openers: dict[type[object], _Opener] = {}
-"""What opens a body, by the class of its input, as far as that tells of which server it is."""
+"""The function that opens a body, by the class of its input, as far as that identifies the server."""
 
 
 def _open_gunicorn(environ: WSGIEnvironment, stream: Any) -> RequestBody:
     reader = stream.reader
     length: int | None = getattr(reader, "length", None)
-    # What a middleware has read ahead waits in the buffer of the input, or in that of the reader of chunks.
+    # Data that a middleware has read ahead is in the buffer of the input, or of the chunk reader.
     buffered: int = stream.buf.tell()
     if length is None:
         ahead: bytes = stream.read(buffered) + reader.read(reader.buf.tell())
@@ -79,14 +79,14 @@ def _open_gunicorn_http2(environ: WSGIEnvironment, stream: Any) -> RequestBody:
 
 
 def _open_cheroot(environ: WSGIEnvironment, stream: Any) -> RequestBody:
-    # It reads on itself to the end of a known length, but not of chunks.
+    # It reads the rest of a body of known length itself, but not that of chunks.
     is_chunked = "HTTP_TRANSFER_ENCODING" in environ
     descriptor = stream.rfile.fileno()
     peer = Peer(
         lambda: is_closed_by_peer(descriptor), linger_fd=descriptor if is_chunked else None, keep_alive=True
     )
     if is_chunked and environ.get("wsgi.input_terminated"):
-        # It holds a chunk in memory until all of it is there, and leaves trailers to be the next request.
+        # It buffers a chunk until it is complete, and takes trailers for the next request.
         if stream.bytes_read:
             return PartlyReadBody(peer)
         return ChunkedBody(stream.rfile, peer, stream.maxlen or None)
@@ -99,20 +99,20 @@ def _open_mod_wsgi(environ: WSGIEnvironment, stream: Any) -> RequestBody:
     # The application is in a process of its own.
     peer = Peer(lambda: False, forwards_request_first=True)
     if "HTTP_TRANSFER_ENCODING" in environ and _content_length(environ) is None and not _is_http1(environ):
-        # Daemons get bodies in chunks. HTTP/2 begins one with an empty piece, which becomes the chunk that
-        # ends it: to the application it looks whole, and empty.
+        # Daemon processes get bodies in chunks. Over HTTP/2 a body begins with an empty piece, which becomes
+        # the last chunk: to the application, the body looks complete and empty.
         return UnreadableBody(peer)
     return _open_plain(environ, stream, peer)
 
 
 def _open_pyvoy(environ: WSGIEnvironment, stream: Any) -> RequestBody:
-    # Envoy, around it, has taken any transfer coding off, and leaves no trace of it.
+    # Envoy, which pyvoy runs in, has removed any transfer coding without a trace.
     length = _content_length(environ)
     return TerminatedBody(stream) if length is None else LengthBody(stream, length)
 
 
 def _open_django(environ: WSGIEnvironment, stream: Any) -> RequestBody:
-    # Django's runserver: of a length beside chunks, it takes the length for that of the body.
+    # Django's runserver: if a request has both chunks and a length, it uses the length.
     return UnreadableBody() if "HTTP_TRANSFER_ENCODING" in environ else _open_plain(environ, stream, None)
 
 
@@ -127,8 +127,8 @@ _BY_MODULE: dict[str, _Opener] = {
 
 
 def _open_any(environ: WSGIEnvironment, stream: Any) -> RequestBody:
-    """Open a body whose input tells nothing, so that the environ has to, as far as it does."""
-    # What the request says of its length does not count where it has chunks: RFC 9112, section 6.3.
+    """Open a body whose input does not identify the server: judge by the environ."""
+    # Transfer-Encoding overrides Content-Length (RFC 9112, section 6.3).
     is_chunked = "HTTP_TRANSFER_ENCODING" in environ
     if "gunicorn.http2.send_trailers" in environ:
         restore_version(environ, None)
@@ -136,7 +136,7 @@ def _open_any(environ: WSGIEnvironment, stream: Any) -> RequestBody:
     if "werkzeug.socket" in environ:
         sock: socket.socket = environ["werkzeug.socket"]
         peer = Peer(lambda: is_closed_by_peer(sock.fileno()), sock=sock)
-        # werkzeug's own decoder receives as often as it takes, each time with the whole timeout.
+        # werkzeug's decoder receives as often as necessary, each time with the whole timeout.
         reader = getattr(stream, "_rfile", None)
         if is_chunked and reader is not None and environ.get("wsgi.input_terminated"):
             has_begun = getattr(stream, "_done", False) or getattr(stream, "_len", 0)
@@ -151,18 +151,18 @@ def _open_any(environ: WSGIEnvironment, stream: Any) -> RequestBody:
             UwsgiChunkedBody(uwsgi.chunked_read, peer) if is_chunked else _open_plain(environ, stream, peer)
         )
     if isinstance(stream, io.BufferedReader) and environ.get("SERVER_SOFTWARE", "").startswith("WSGIServer/"):
-        # wsgiref's server: those that build on it have inputs of their own.
+        # wsgiref's server: servers built on it have inputs of their own.
         peer = _lingering(stream.fileno())
         return ChunkedBody(stream, peer) if is_chunked else _open_plain(environ, stream, peer)
     return _open_plain(environ, stream, None)
 
 
 def _open_plain(environ: WSGIEnvironment, stream: Any, peer: Peer | None) -> RequestBody:
-    """Open a body as PEP 3333 has it, or as its widespread extension ``wsgi.input_terminated`` does."""
+    """Open a body as PEP 3333 specifies, or its widespread extension ``wsgi.input_terminated``."""
     length = _content_length(environ)
     if length is not None:
         return LengthBody(stream, length, peer)
-    # From HTTP/2 on a body has its end in the frames, whether a length is announced or not.
+    # From HTTP/2 on, frames mark the end of a body, with or without Content-Length.
     if environ.get("wsgi.input_terminated") or not _is_http1(environ):
         return TerminatedBody(stream, peer)
     return UnreadableBody(peer) if "HTTP_TRANSFER_ENCODING" in environ else EmptyBody(peer)
@@ -178,13 +178,13 @@ def _is_http1(environ: WSGIEnvironment) -> bool:
 
 
 def _uwsgi() -> Any:
-    """Return uWSGI's module, which exists in its processes alone."""
+    """Return uWSGI's module, which only exists in its own processes."""
     return importlib.import_module("uwsgi")
 
 
 def _content_length(environ: WSGIEnvironment) -> int | None:
     length: str | None = environ.get("CONTENT_LENGTH")
-    # Servers have refused what is no number; some leave the variable empty.
+    # Servers refuse an invalid number; some leave the variable empty.
     if length and length.isdecimal():
         return int(length) if len(length) < _MAX_DIGITS else sys.maxsize
     return None

@@ -1,7 +1,7 @@
 """Python names for the names of a proto file.
 
-A name that is not free (a keyword, a builtin, one that something else has) gets a trailing
-underscore, as PEP 8 has it.
+A name that is not available (a keyword, a builtin, one already in use) gets a trailing underscore, as PEP 8
+recommends.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ CLIENT_ATTRIBUTES = frozenset(
 
 
 def is_usable(name: str) -> bool:
-    """Whether Python's syntax takes ``name`` for a module, a class or an attribute."""
+    """Whether ``name`` is valid in Python for a module, a class or an attribute."""
     return name.isidentifier() and not keyword.iskeyword(name)
 
 
 def free_name(name: str, taken: Collection[str]) -> str:
-    """Return ``name`` with as many trailing underscores as it needs not to be in ``taken``."""
+    """Return ``name``, with enough trailing underscores not to be in ``taken``."""
     while name in taken:
         name += "_"
     return name
@@ -58,7 +58,7 @@ def free_name(name: str, taken: Collection[str]) -> str:
 def snake_case(name: str) -> str:
     """Return ``name`` in snake_case: ``GetHTTPStatus`` becomes ``get_http_status``.
 
-    Underscores around it, which would make it private or special in Python, are left out.
+    Leading and trailing underscores, which would make it private or special in Python, are removed.
     """
     words = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
     words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", words).lower().strip("_")
@@ -66,7 +66,7 @@ def snake_case(name: str) -> str:
 
 
 def service_name(name: str, services: Collection[str]) -> str:
-    """Return the name of the class that stands for the service ``name``, one of ``services``."""
+    """Return the class name for the service ``name``, one of ``services``."""
     if keyword.iskeyword(name) or name in _BUILTINS or _is_special(name):
         return free_name(f"{name}_", services)
     return name
@@ -79,9 +79,8 @@ def _is_special(name: str) -> bool:
 def method_names(names: Sequence[str]) -> list[str]:
     """Return the Python names of a service's methods, in their order.
 
-    Methods that snake_case makes the same keep the spelling of the proto file instead, so that no
-    method's name depends on where in the file it stands. Names that are the same even so are left
-    for the caller to refuse.
+    Methods whose names are equal in snake_case keep the spelling of the proto file instead, so that no name
+    depends on the order of the methods. The caller has to refuse names that are still equal.
     """
     uses = Counter(map(snake_case, names))
     return [
@@ -97,10 +96,10 @@ def _attribute(name: str) -> str:
 
 
 def module_name(file: str, suffix: str, prefix: str) -> str:
-    """Return the module that protoc writes for the proto file ``file``, with a suffix as ``_pb2``.
+    """Return the module that protoc writes for the proto file ``file``, with a suffix such as ``_pb2``.
 
-    The rules are those of protoc's own generator for Python. ``prefix`` is the package that the
-    generated modules live in; protobuf's own are where protobuf is.
+    The rules are those of protoc's own Python generator. ``prefix`` is the package of the generated modules;
+    it does not apply to protobuf's own.
     """
     stem = re.sub(r"\.(proto|protodevel)$", "", file)
     module = stem.replace("-", "_").replace("/", ".") + suffix
@@ -108,7 +107,7 @@ def module_name(file: str, suffix: str, prefix: str) -> str:
 
 
 def module_aliases(modules: Iterable[str], own: str, prefix: str, taken: Collection[str]) -> dict[str, str]:
-    """Return what to call each module: its last part, or its path if another has the same.
+    """Return an alias for each module: its last part, or its path if another module has the same.
 
     ``own``, the module that holds the messages of the generated file, always has the short name.
     """

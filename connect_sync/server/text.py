@@ -1,7 +1,7 @@
-"""gRPC-Web for clients that cannot read binary bodies: base64 around what the enveloped form says.
+"""gRPC-Web for clients that cannot read binary bodies: base64 around the enveloped form.
 
-A body may be cut into separately padded pieces of base64 at any point ("gRPC Web", "Protocol differences"):
-each chunk of a response is one, so that it can be read as soon as it has arrived.
+A body may be split into separately padded pieces of base64 at any point ("gRPC Web", "Protocol differences").
+Each chunk of a response is such a piece, so it can be read as soon as it arrives.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from connect_sync.errors import MalformedError
 from connect_sync.http import READ_SIZE, Body, ClosingIterator, Request, Response
 
 _QUANTUM = 4
-"""Characters that belong together: three bytes, fewer with padding."""
+"""Characters per group: they encode three bytes, fewer with padding."""
 
 
 class TextHandler:
     """Answers calls whose bodies are base64."""
 
     def __init__(self, post: Callable[[Request, Body], Response]) -> None:
-        """Let ``post`` answer, which knows nothing of base64."""
+        """Wrap ``post``, which handles binary bodies."""
         self._post = post
 
     def post(self, request: Request, body: Body) -> Response:
@@ -36,7 +36,7 @@ class TextHandler:
 
 
 class TextBody(Body):
-    """The bytes that a body of base64 stands for."""
+    """The decoded bytes of a base64 body."""
 
     __slots__ = ("_body", "_rest", "length")
 
@@ -54,7 +54,7 @@ class TextBody(Body):
         Raises:
             MalformedError: They are not base64, or end inside a quantum of it.
         """
-        # No more is asked for than what the reader waits for takes, padding aside.
+        # Ask for no more than the requested bytes take in base64, without padding.
         missing = (size + 2) // 3 * _QUANTUM - len(self._rest)
         while True:
             chunk = self._body.read(min(max(missing, 1), READ_SIZE))
@@ -71,20 +71,20 @@ class TextBody(Body):
             missing = _QUANTUM - len(text)
 
     def set_deadline(self, deadline: Deadline) -> None:
-        """Bound the reads of the base64."""
+        """Bound the reads of the underlying body."""
         self._body.set_deadline(deadline)
 
     def is_disconnected(self) -> bool:
-        """Tell whether who sends the base64 has left."""
+        """Tell whether the client has disconnected."""
         return self._body.is_disconnected()
 
     def close(self) -> None:
-        """Close the body of base64."""
+        """Close the underlying body."""
         self._body.close()
 
 
 def _decode(text: bytes) -> Iterator[bytes]:
-    """Yield the bytes of each piece of base64: a piece ends where it is padded."""
+    """Yield the decoded bytes of each piece of base64: padding ends a piece."""
     start = 0
     while start < len(text):
         padding = text.find(b"=", start)

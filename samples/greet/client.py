@@ -1,4 +1,4 @@
-"""Calls the greeting service in every way there is: `python client.py [address]`."""
+"""Calls the greeting service in every possible way: `python client.py [address]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from connect_sync import ConnectError, RequestContext, ResponseMetadata
 
 
 class BearerToken:
-    """Sends a token with every call, of whatever kind: a metadata interceptor, on the client's side."""
+    """A client-side metadata interceptor that sends a token with every call, of any kind."""
 
     def __init__(self, token: str) -> None:
         """Send ``token``."""
@@ -31,12 +31,12 @@ def main(address: str) -> None:
         greet_group(client, (line.strip() for line in sys.stdin))
         greet_individuals(client, ["Jane", "John", "Ada"])
         greet_everyone(client)
-        greet_nobody(client)
+        greet_without_name(client)
     call_without_token(address)
 
 
 def greet(client: GreetServiceClient) -> None:
-    """Make a unary call. It takes headers, and `ResponseMetadata` holds those of the response."""
+    """Make a unary call with headers. `ResponseMetadata` holds those of the response."""
     title("Unary: Greet")
     say("-> 'Grace'")
     with ResponseMetadata() as metadata:
@@ -45,8 +45,8 @@ def greet(client: GreetServiceClient) -> None:
 
 
 def greet_group(client: GreetServiceClient, names: Iterable[str]) -> None:
-    """Stream to the server: each message leaves when the generator yields it."""
-    title("Client streaming: GreetGroup (type names, one a line, and end with Ctrl-D)")
+    """Stream to the server: each message is sent when the generator yields it."""
+    title("Client streaming: GreetGroup (type names, one per line, and end with Ctrl-D)")
 
     def requests() -> Iterator[GreetRequest]:
         for name in names:
@@ -58,9 +58,9 @@ def greet_group(client: GreetServiceClient, names: Iterable[str]) -> None:
 
 
 def greet_individuals(client: GreetServiceClient, names: Iterable[str]) -> None:
-    """Stream from the server: each message is here when it has arrived.
+    """Stream from the server: each message is available as soon as it arrives.
 
-    To leave such a loop early, use the stream in a `with` statement, which then gives the call up.
+    To leave such a loop early, use the stream in a `with` statement, which then cancels the call.
     """
     title("Server streaming: GreetIndividuals")
     request = GreetRequest(name=",".join(names))
@@ -70,7 +70,7 @@ def greet_individuals(client: GreetServiceClient, names: Iterable[str]) -> None:
 
 
 def greet_everyone(client: GreetServiceClient) -> None:
-    """Stream both ways: WSGI cannot, and the client says so before it sends anything."""
+    """Stream both ways: WSGI does not support it, so the client fails before it sends anything."""
     title("Bidirectional streaming: GreetEveryone")
     try:
         client.greet_everyone([GreetRequest(name="Alan")])
@@ -78,8 +78,8 @@ def greet_everyone(client: GreetServiceClient) -> None:
         say(f"<- {error}")
 
 
-def greet_nobody(client: GreetServiceClient) -> None:
-    """Make a call that fails: a code, a message for people, and details for programs."""
+def greet_without_name(client: GreetServiceClient) -> None:
+    """Make a call that fails, with a code, a message for people, and details for programs."""
     title("An error with a detail")
     say("-> ''")
     try:
@@ -90,7 +90,7 @@ def greet_nobody(client: GreetServiceClient) -> None:
 
 
 def call_without_token(address: str) -> None:
-    """Make calls of each kind that the server refuses."""
+    """Make a call of each kind, which the server refuses."""
     title("No token, no call")
     request = GreetRequest(name="Eve")
     with GreetServiceClient(address) as client:
@@ -107,12 +107,12 @@ def call_without_token(address: str) -> None:
 
 
 def title(text: str) -> None:
-    """Print what comes next."""
+    """Print a heading."""
     print(f"\n{text}", flush=True)
 
 
 def say(text: str) -> None:
-    """Print a line at once, also where the output is not a terminal."""
+    """Print a line immediately, even if the output is not a terminal."""
     print(f"client  {text}", flush=True)
 
 

@@ -1,8 +1,8 @@
-"""Runs the sample: the service under gunicorn, client.py, and calls in JSON. Exits 0 if all went well.
+"""Runs the sample: the service under gunicorn, client.py, and calls in JSON. Exits 0 on success.
 
-Client and server print into one pipe, which keeps their lines in the order in which they were printed. They
-are shown as they come, and compared with what is written here. Of a stream, no message is made before the
-one that precedes it was seen on the other side: a message that waited in a buffer would wait forever.
+Client and server print into one pipe, which preserves the order of their lines. They are shown as they
+arrive, and compared with the expected lines below. In a stream, no message is created before the previous one
+has been seen on the other side: a message stuck in a buffer would block the demo.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ server  <- 'Grace'
 server  Greet by guest: ok
 client  <- 'Bonjour, Grace!', greet-version v1
 
-Client streaming: GreetGroup (type names, one a line, and end with Ctrl-D)
+Client streaming: GreetGroup (type names, one per line, and end with Ctrl-D)
 client  -> 'Jane'
 server  <- 'Jane'
 client  -> 'John'
@@ -57,51 +57,51 @@ client  <- unimplemented: greet.v1.GreetService.GreetEveryone ...
 An error with a detail
 client  -> ''
 server  <- ''
-server  Greet by guest: invalid_argument: nobody is there to be greeted
-client  <- invalid_argument: nobody is there to be greeted (fields: name)
+server  Greet by guest: invalid_argument: name must not be empty
+client  <- invalid_argument: name must not be empty (fields: name)
 
 No token, no call
-client  <- Greet: unauthenticated: this takes a bearer token
-client  <- GreetGroup: unauthenticated: this takes a bearer token
-client  <- GreetIndividuals: unauthenticated: this takes a bearer token
+client  <- Greet: unauthenticated: a bearer token is required
+client  <- GreetGroup: unauthenticated: a bearer token is required
+client  <- GreetIndividuals: unauthenticated: a bearer token is required
 """
-"""What client.py and the server have to print, in this order. Dots stand for the rest of a line."""
+"""The expected output of client.py and the server, in order. Dots stand for the rest of a line."""
 
 TYPED = {
-    "Client streaming: GreetGroup (type names, one a line, and end with Ctrl-D)": "Jane\n",
+    "Client streaming: GreetGroup (type names, one per line, and end with Ctrl-D)": "Jane\n",
     "server  <- 'Jane'": "John\n",
     "server  <- 'John'": "Ada\n",
     "server  <- 'Ada'": None,
 }
-"""What is typed into client.py when a line was seen; None stands for Ctrl-D."""
+"""The input typed into client.py after each line; None stands for Ctrl-D."""
 
 STEPS = {"client  <- 'Hello, Jane!'", "client  <- 'Hello, John!'", "client  <- 'Hello, Ada!'"}
-"""The lines that have to be seen before the server goes on with its stream."""
+"""The lines that must appear before the server continues its stream."""
 
 JSON_CALL = """\
 server  <- 'Joan'
 server  Greet by guest: ok
 {tool:6}  <- {{"greeting": "Hello, Joan!"}}
 """
-"""What has to be printed for a call in JSON."""
+"""The expected output for a call in JSON."""
 
 HERE = Path(__file__).parent
 LIMIT = 30  # Seconds to wait for a line, or for an answer.
-PAUSE = 0.4  # Seconds between the messages of a stream: for those who watch, and of no other use.
+PAUSE = 0.4  # Seconds between the messages of a stream, only to make the demo easier to follow.
 
 
 def main() -> None:
     """Run the demonstration."""
-    # Told to end, it ends by an exception, and gunicorn with it.
+    # End by an exception, so that gunicorn is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     with closing(Transcript()) as transcript, serving(transcript) as (server, address):
         call_by_client(transcript, server, address)
         call_in_json(transcript, address)
-    print("\nAll went as it should.")
+    print("\nEverything worked.")
 
 
 class Transcript:
-    """What the programs print, shown with the milliseconds since the last title."""
+    """The output of the programs, shown with the milliseconds since the last title."""
 
     def __init__(self) -> None:
         """Open the pipe to print into."""
@@ -116,12 +116,12 @@ class Transcript:
         self._lines.close()
 
     def title(self, text: str) -> None:
-        """Print what comes next."""
+        """Print a title."""
         print(text, flush=True)
         self._began = time.monotonic()
 
     def follow(self, expected: str) -> Iterator[str]:
-        """Yield the lines as they come; exit if they are not those that are expected, or stay away."""
+        """Yield the lines as they arrive; exit if they differ from those expected, or do not arrive."""
         for pattern in expected.splitlines():
             line = self._read(pattern)
             if line[6:8] == "  ":
@@ -130,12 +130,12 @@ class Transcript:
                 self.title(line)
             start, dots, _ = pattern.partition("...")
             if not (line.startswith(start) if dots else line == pattern):
-                sys.exit(f"This should have been: {pattern}")
+                sys.exit(f"Expected instead: {pattern}")
             yield line
 
     def _read(self, pattern: str) -> str:
         def give_up(*_: object) -> None:
-            sys.exit(f"This should have come by now: {pattern}")
+            sys.exit(f"Timed out waiting for: {pattern}")
 
         signal.signal(signal.SIGALRM, give_up)
         signal.alarm(LIMIT)
@@ -148,7 +148,7 @@ class Transcript:
 @contextmanager
 def serving(transcript: Transcript) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run gunicorn on a free port, and yield it with its address."""
-    # The socket listens before gunicorn has it: what connects meanwhile waits, for as long as gunicorn lives.
+    # The socket listens before gunicorn takes it over: connections made meanwhile wait.
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         bind = f"fd://{listener.fileno()}"
@@ -164,15 +164,15 @@ def serving(transcript: Transcript) -> Iterator[tuple[subprocess.Popen[str], str
         try:
             fetch(Request(address))
         except HTTPError as error:
-            error.close()  # nothing is served there, but it is served
+            error.close()  # no service at this path, but gunicorn is up
         except OSError as error:
-            sys.exit(f"gunicorn does not serve: {error}")
+            sys.exit(f"gunicorn is not serving: {error}")
         print(f"gunicorn serves {address}", flush=True)
         yield server, address
 
 
 def call_by_client(transcript: Transcript, server: subprocess.Popen[str], address: str) -> None:
-    """Run client.py and type into it, and let the server take its steps."""
+    """Run client.py and type into it, and advance the server's stream."""
     client = subprocess.Popen(
         [sys.executable, HERE / "client.py", address],
         stdin=subprocess.PIPE,
@@ -213,7 +213,7 @@ def call_in_json(transcript: Transcript, address: str) -> None:
 
 
 def fetch_by_curl(request: Request) -> bytes:
-    """Send a request by curl, and return the body of the answer."""
+    """Send a request with curl, and return the body of the response."""
     command = ["curl", "-sS"]
     for name, value in request.header_items():
         command += ["-H", f"{name.lower()}: {value}"]
@@ -229,14 +229,14 @@ def fetch_by_curl(request: Request) -> bytes:
 
 
 def fetch(request: Request) -> bytes:
-    """Send a request by urllib, and return the body of the answer."""
+    """Send a request with urllib, and return the body of the response."""
     with build_opener(ProxyHandler({})).open(request, timeout=LIMIT) as answer:
         body: bytes = answer.read()
     return body
 
 
 def type_into(process: subprocess.Popen[str], text: str | None) -> None:
-    """Write to what a program reads as its standard input; None ends it."""
+    """Write to the standard input of a program; None closes it."""
     assert process.stdin is not None
     if text is None:
         process.stdin.close()
@@ -247,7 +247,7 @@ def type_into(process: subprocess.Popen[str], text: str | None) -> None:
 
 @contextmanager
 def ended(process: subprocess.Popen[str]) -> Iterator[None]:
-    """End a program with the block, if it has not ended by itself."""
+    """Terminate a program at the end of the block, if it is still running."""
     with process:
         try:
             yield

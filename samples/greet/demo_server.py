@@ -1,4 +1,4 @@
-"""The service of server.py, streaming step by step, for demo.py to see that each message leaves at once."""
+"""The service of server.py, streaming step by step, so demo.py can check that messages are sent at once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from connect_sync import RequestContext
 
 
 class StepwiseGreeter(Greeter):
-    """Goes on behind each message of a stream when it is told to, by a line on standard input."""
+    """Waits for a line on standard input after each message of a stream."""
 
     def greet_individuals(self, request: GreetRequest, ctx: RequestContext) -> Iterator[GreetResponse]:
-        """Yield a greeting, and make no other before the line has come."""
+        """Yield each greeting, and wait for a line before the next."""
         for response in super().greet_individuals(request, ctx):
             yield response
             sys.stdin.readline()

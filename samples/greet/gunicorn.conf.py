@@ -1,7 +1,7 @@
-"""How gunicorn serves the sample. It reads this file when it is started in this folder."""
+"""gunicorn's configuration for the sample. It reads this file when started in this folder."""
 
 bind = "127.0.0.1:8000"
-# Calls that can be answered at once. A stream keeps its thread until it ends.
+# Concurrent calls. A stream keeps its thread until it ends.
 threads = 8
 # Where the generated code is.
 pythonpath = "gen"

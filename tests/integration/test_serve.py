@@ -63,7 +63,7 @@ def test_banner(shapes: tuple[Serving, str]) -> None:
         "",
         f"shapes.ShapesService at {serving.url}/shapes.ShapesService",
     ]
-    assert lines[-2:] == ["", "Press Ctrl-C to end it."]
+    assert lines[-2:] == ["", "Press Ctrl-C to stop it."]
     assert serving.url == f"http://localhost:{serving.port}"
 
 
@@ -200,7 +200,7 @@ def test_banner_is_shown_again_when_it_has_changed(project: Project) -> None:
         ("def (", "SyntaxError"),
         ("1 / 0", "ZeroDivisionError"),
         ("raise SystemExit('no database')", "SystemExit: no database"),
-        ("app = None", "server:app is None, which is no WSGI application"),
+        ("app = None", "server:app must be a WSGI application, got None"),
         ("del app", "the module 'server' has no 'app'"),
     ],
 )
@@ -210,7 +210,7 @@ def test_error_of_an_edit_is_shown_and_mended(project: Project, text: str, repor
 
         project.file.write_text(f"{_ECHO}{text}\n")
         serving.wait_for(report)
-        serving.wait_for("Until a file changes, every call is answered with 503")
+        serving.wait_for("Until a file changes, every request is answered with 503")
         with pytest.raises(ConnectError) as raised:
             echo(serving)
         assert raised.value.code is Code.UNAVAILABLE
@@ -260,7 +260,7 @@ def test_peer_is_told_nothing_of_an_error(project: Project) -> None:
 
         assert response.status == 503
         assert response.data == (
-            b"The application could not be loaded: the output of connect-sync serve says why.\n"
+            b"The application could not be loaded: see the output of connect-sync serve.\n"
         )
 
 
@@ -293,8 +293,8 @@ _MODES = pytest.mark.parametrize("mode", ["--reload", "--no-reload"])
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("absent:app", "there is no module 'absent', here or where Python looks"),
-        ("server:absent", "the module 'server' has no 'absent': it is {file}"),
+        ("absent:app", "no module named 'absent', here or on Python's path"),
+        ("server:absent", "the module 'server' has no 'absent' ({file})"),
     ],
 )
 def test_application_that_is_not_there(project: Project, mode: str, target: str, message: str) -> None:
@@ -320,7 +320,7 @@ def test_port_that_is_taken(project: Project, mode: str) -> None:
         with project.serve(mode, f"--port={port}") as serving:
             assert serving.wait_for_end() == 1
             assert serving.output == (
-                f"connect-sync serve: cannot listen at localhost:{port}: {os.strerror(errno.EADDRINUSE)}\n"
+                f"connect-sync serve: cannot listen on localhost:{port}: {os.strerror(errno.EADDRINUSE)}\n"
             )
 
 
@@ -329,7 +329,7 @@ def test_port_that_is_taken(project: Project, mode: str) -> None:
 def test_address_of_another_machine(project: Project, mode: str, host: str, shown: str) -> None:
     with project.serve(mode, f"--host={host}") as serving:
         assert serving.wait_for_end() == 1
-        assert serving.output.startswith(f"connect-sync serve: cannot listen at {shown}:0: ")
+        assert serving.output.startswith(f"connect-sync serve: cannot listen on {shown}:0: ")
         assert len(serving.output.splitlines()) == 1
 
 
