@@ -179,7 +179,8 @@ class ClosingIterator(Iterator[_ItemT]):
         if self._is_closed:
             return
         self._is_closed = True
-        everything = (*self._source, *self._close_with)
+        # An interceptor may give back the very responses that it was given.
+        everything = {id(item): item for item in (*self._source, *self._close_with)}.values()
         if self._run is None:
             close_all(everything)
         else:

@@ -221,6 +221,13 @@ def test_source_may_be_left_open_at_its_end() -> None:
     assert source.close_count == 1
 
 
+def test_what_is_given_twice_is_closed_once() -> None:
+    source = Source()
+    ClosingIterator[int](source, [source]).close()
+
+    assert source.close_count == 1
+
+
 def test_items_are_transformed() -> None:
     assert list(ClosingIterator(Source(), transform=str)) == ["0", "1"]
 
