@@ -9,6 +9,7 @@ import urllib3
 
 from tests.integration.certificates import Certificates
 from tests.integration.channel import Channel
+from tests.integration.records import Records
 from tests.integration.scripted import Script, ScriptedServer, Serve
 from tests.integration.servers import Gunicorn, Http2Gunicorn, Servers, Tls
 
@@ -78,6 +79,13 @@ def channel() -> Iterator[Channel]:
     channel = Channel()
     yield channel
     channel.close()
+
+
+@pytest.fixture
+def records() -> Iterator[Records]:
+    records = Records()
+    yield records
+    records.close()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from echo.v1.echo_pb2 import EchoRequest, EchoResponse
 
 from tests.integration.certificates import Certificates
 from tests.integration.channel import Channel
+from tests.integration.records import Records
 from tests.integration.servers import Gunicorn, Http2Gunicorn
 from tests.integration.wire import PATIENCE
 from tests.interop import grpcio_calls
@@ -123,6 +124,99 @@ def test_generator_is_closed_when_call_is_canceled(calls: grpc.Channel, channel:
     responses.cancel()
     channel.go_on_to_the_end()
     assert "closed" in iter(channel.next_event, "")
+
+
+# What the server does not know
+
+KINDS = ["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
+all_kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def call(calls: grpc.Channel, kind: str, path: str, request: EchoRequest, **options: Any) -> Any:
+    """Make a call of any kind, wait for its end, and return it."""
+    method = getattr(calls, kind)(path, EchoRequest.SerializeToString, EchoResponse.FromString)
+    if kind.endswith("_unary"):
+        made = method.future(request if kind.startswith("unary") else iter([request]), **options)
+        made.exception()
+    else:
+        made = method(request if kind.startswith("unary") else iter([request]), **options)
+        with suppress(grpc.RpcError):
+            list(made)
+    return made
+
+
+@all_kinds
+@pytest.mark.parametrize("path", ["/echo.v1.EchoService/Absent", "/absent.v1.AbsentService/Call"])
+def test_what_is_unknown_is_unimplemented(calls: grpc.Channel, kind: str, path: str) -> None:
+    made = call(calls, kind, path, EchoRequest())
+    assert (made.code(), made.details()) == (grpc.StatusCode.UNIMPLEMENTED, f"unknown method {path}")
+
+
+# Interceptors
+
+
+@pytest.fixture(scope="module", params=["gthread", "gevent"])
+def watched(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Http2Gunicorn]:
+    """gunicorn with the service whose calls are watched."""
+    log = tmp_path_factory.mktemp("watched") / "gunicorn.log"
+    server = Http2Gunicorn(log, request.param, application="tests.integration.watched:application")
+    yield server
+    print(server.new_output())
+    server.stop()
+
+
+METHODS = dict(zip(KINDS, ["Echo", "Repeat", "Collect", "Converse"], strict=True))
+
+
+@pytest.fixture
+def watched_calls(watched: Http2Gunicorn) -> Iterator[grpc.Channel]:
+    with grpcio_calls.connect(f"127.0.0.1:{watched.port}") as calls:
+        yield calls
+
+
+def ended_with(made: Any) -> str:
+    """Return the trailing metadata that on_end has written."""
+    ended: str = dict(made.trailing_metadata())["ended-with"]
+    return ended
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_trailing_metadata_of_on_end_is_sent(
+    watched_calls: grpc.Channel, records: Records, kind: str
+) -> None:
+    path = f"/echo.v1.EchoService/{METHODS[kind]}"
+    made = call(watched_calls, kind, path, EchoRequest(times=2), metadata=tuple(records.headers.items()))
+    assert (made.code(), ended_with(made)) == (grpc.StatusCode.OK, "ok")
+    assert records.next().wait().end() is None
+
+
+@all_kinds
+def test_call_is_refused_by_an_interceptor(watched_calls: grpc.Channel, records: Records, kind: str) -> None:
+    path = f"/echo.v1.EchoService/{METHODS[kind]}"
+    metadata = (*records.headers.items(), ("refuse", "yes"))
+    made = call(watched_calls, kind, path, EchoRequest(), metadata=metadata)
+    assert (made.code(), made.details()) == (grpc.StatusCode.UNAUTHENTICATED, "as asked")
+    assert ended_with(made) == "unauthenticated"
+    assert records.next().wait().code == "unauthenticated"
+
+
+@pytest.mark.parametrize("leave", ["cancel", "deadline"])
+def test_on_end_is_told_how_the_client_left(
+    watched_calls: grpc.Channel, records: Records, leave: str
+) -> None:
+    metadata = (*records.headers.items(), ("wait-until-inactive", "yes"))
+    method = watched_calls.unary_stream(
+        "/echo.v1.EchoService/Repeat", EchoRequest.SerializeToString, EchoResponse.FromString
+    )
+    responses = method(
+        EchoRequest(times=1), metadata=metadata, timeout=0.5 if leave == "deadline" else PATIENCE
+    )
+    next(responses)
+    if leave == "cancel":
+        responses.cancel()
+    assert records.next().wait().code == ("canceled" if leave == "cancel" else "deadline_exceeded")
 
 
 # Metadata named "version", which gunicorn overwrites

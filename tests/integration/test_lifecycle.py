@@ -55,13 +55,6 @@ def http2_connection(http2_server: Http2Gunicorn) -> Iterator[Http2Connection]:
         yield connection
 
 
-@pytest.fixture
-def records() -> Iterator[Records]:
-    records = Records()
-    yield records
-    records.close()
-
-
 def framing(size: int | None) -> dict[str, str]:
     """Return the header of a body of ``size`` bytes; in chunks, if that is None."""
     return {"transfer-encoding": "chunked"} if size is None else {"content-length": str(size)}
