@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,13 +155,17 @@ class Client:
         self._environment = {**os.environ, **(environment or {})}
         self._outcomes: dict[Variant, _Outcomes] = {}
 
-    def check(self, variant: Variant, scenario: str) -> None:
-        """Compare what came of a scenario with what should have."""
+    def check(self, variant: Variant, scenario: str, expected: dict[str, Any] | None = None) -> None:
+        """Compare what came of a scenario with what should have.
+
+        ``expected`` is for a scenario that no other client has.
+        """
         if variant not in self._outcomes:
             self._outcomes[variant] = self._run(variant)
         log, results = self._outcomes[variant]
         print(log)
-        assert results.get(scenario, "not tried") == {"result": EXPECTED[scenario]}
+        expected = EXPECTED[scenario] if expected is None else expected
+        assert results.get(scenario, "not tried") == {"result": expected}
 
     def _run(self, variant: Variant) -> _Outcomes:
         with subprocess.Popen(
@@ -183,6 +187,15 @@ class Client:
             outcome = json.loads(line)
             results[outcome.pop("scenario")] = outcome
         return _Outcomes(f"{log}\n{self._server.new_output()}", results)
+
+
+def read_json(text: str) -> Iterator[Any]:
+    """Yield the values of JSON that stand one after the other."""
+    decoder = json.JSONDecoder()
+    while text := text.lstrip():
+        value, end = decoder.raw_decode(text)
+        yield value
+        text = text[end:]
 
 
 class _Outcomes(NamedTuple):

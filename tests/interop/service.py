@@ -18,10 +18,12 @@ from interop.v1.interop_pb2 import (
     StartedResponse,
 )
 
-from connect_sync import Code, ConnectError, RequestContext
+from connect_sync import Code, ConnectError, NotModified, RequestContext
 
 _PATIENCE = 10.0
 """How many seconds to wait for what should happen much earlier."""
+
+_ETAG = '"1"'
 
 
 class Interop(InteropService):
@@ -37,6 +39,9 @@ class Interop(InteropService):
     def unary_safely(self, request: InteropRequest, ctx: RequestContext) -> InteropResponse:
         if ctx.http_method() != "GET":
             raise ConnectError(Code.FAILED_PRECONDITION, "it was not called by GET")
+        ctx.response_headers()["etag"] = _ETAG
+        if ctx.request_headers().get("if-none-match") == _ETAG:
+            raise NotModified
         return self.unary(request, ctx)
 
     def client_stream(self, request: Iterator[InteropRequest], ctx: RequestContext) -> InteropResponse:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,7 @@ from interop.v1.interop_pb2 import InteropDetail
 from tests.integration.certificates import Certificates
 from tests.integration.servers import Gunicorn
 from tests.integration.wire import PATIENCE
+from tests.interop.scenarios import read_json
 
 _HERE = Path(__file__).parent
 _PROTOS = _HERE.parent / "proto"
@@ -45,20 +45,27 @@ class Curl:
         self._url = url
         self._options = options
 
-    def call(self, method: str, *messages: object, options: tuple[str, ...] = ()) -> Called:
+    def call(self, method: str, *messages: object, **options: Any) -> Called:
         """Call a method of the service; each message is one in JSON."""
-        return Called(self._buf.run(*self._arguments(method, *messages, options=options)))
+        return Called(self._buf.run(*self._arguments(method, *messages, **options)))
 
     def interrupt(self, method: str, message: object, *, after: int) -> Called:
         """Call a method, and press Ctrl-C when so many messages have come."""
         return Called(self._buf.interrupt(*self._arguments(method, message), after=after))
 
-    def _arguments(self, method: str, *messages: object, options: tuple[str, ...] = ()) -> tuple[str, ...]:
+    def _arguments(
+        self,
+        method: str,
+        *messages: object,
+        service: str = _SERVICE,
+        schema: Path = _PROTOS,
+        options: tuple[str, ...] = (),
+    ) -> tuple[str, ...]:
         return (
             *("curl", *self._options, *options),
-            *("--schema", str(_PROTOS)),
+            *("--schema", str(schema)),
             *("--data", "".join(map(json.dumps, messages))),
-            f"{self._url}/{_SERVICE}/{method}",
+            f"{self._url}/{service}/{method}",
         )
 
 
@@ -67,7 +74,7 @@ class Called:
 
     def __init__(self, process: subprocess.CompletedProcess[str]) -> None:
         self.status = process.returncode
-        self.messages = list(_read_json(process.stdout))
+        self.messages = list(read_json(process.stdout))
         self.log = process.stderr
 
     def error(self) -> dict[str, Any]:
@@ -187,6 +194,14 @@ def test_error_of_server_stream(curl: Curl) -> None:
     assert called.error() == {"code": "resource_exhausted", "message": "no more", "details": ["why"]}
 
 
+@pytest.mark.parametrize("path", ["interop.v1.InteropService/Absent", "interop.v1.AbsentService/Call"])
+def test_what_is_unknown_is_unimplemented(curl: Curl, path: str) -> None:
+    service, _, method = path.partition("/")
+    called = curl.call(method, {}, service=service, schema=_HERE / "newer")
+    assert called.status == 12 * 8
+    assert called.error()["code"] == "unimplemented"
+
+
 @pytest.mark.parametrize(
     ("method", "messages", "numbers"),
     [
@@ -281,15 +296,6 @@ def test_generate(buf: Buf, server: Gunicorn, tmp_path: Path) -> None:
         check=True,
     )
     assert called.stdout == "hello\na,b,c\n[0, 1, 2]\n"
-
-
-def _read_json(text: str) -> Iterator[Any]:
-    """Yield the values that stand one behind the other."""
-    decoder = json.JSONDecoder()
-    while text := text.lstrip():
-        value, end = decoder.raw_decode(text)
-        yield value
-        text = text[end:]
 
 
 def _reason(detail: dict[str, str]) -> str:

@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from interop.v1.interop_connect import InteropServiceClient
+from interop.v1.interop_pb2 import InteropRequest, InteropResponse
 
+from connect_sync import (
+    Code,
+    ConnectClient,
+    ConnectError,
+    Method,
+    NotModified,
+    ResponseMetadata,
+)
 from tests.integration.certificates import Certificates
 from tests.integration.servers import Gunicorn
 from tests.interop.calls import check
@@ -47,6 +57,35 @@ def test_client_over_http2_with_tls(tls_client: Client, variant: Variant, scenar
     tls_client.check(variant, scenario)
 
 
+# Scenarios of this client alone
+
+
+@pytest.mark.parametrize("scenario", ["unknown_method", "unknown_service"])
+@pytest.mark.parametrize(
+    ("client_name", "protocol"),
+    [
+        *(("client", protocol) for protocol in ("connect", "grpc-web")),
+        *(("http2_client", protocol) for protocol in ("connect", "grpc", "grpc-web")),
+    ],
+)
+def test_what_is_unknown_is_unimplemented(
+    request: pytest.FixtureRequest, client_name: str, protocol: str, scenario: str
+) -> None:
+    client: Client = request.getfixturevalue(client_name)
+    client.check(Variant(protocol, "proto"), scenario, {"code": "unimplemented"})
+
+
+@pytest.mark.parametrize("client_name", ["client", "http2_client"])
+@pytest.mark.parametrize("format", ["proto", "json"])
+def test_answer_that_has_not_changed(request: pytest.FixtureRequest, client_name: str, format: str) -> None:
+    client: Client = request.getfixturevalue(client_name)
+    expected = {"is_not_modified": True, "etag": '"1"'}
+    client.check(Variant("connect", format), "not_modified", expected)
+
+
+# As a server
+
+
 @pytest.fixture(scope="module")
 def go_server() -> Iterator[str]:
     """The address of a server by Connect for Go."""
@@ -60,3 +99,22 @@ def go_server() -> Iterator[str]:
 @each_cell({"connect": ("bidi",), "grpc-web": ("bidi", "unary_get")})
 def test_server(go_server: str, variant: Variant, scenario: str) -> None:
     check(go_server, variant, scenario)
+
+
+def test_answer_of_server_that_has_not_changed(go_server: str) -> None:
+    with InteropServiceClient(go_server) as client:
+        request = InteropRequest(text="hello")
+        with ResponseMetadata() as metadata:
+            client.unary_safely(request, use_get=True)
+        etag = metadata.headers()["etag"]
+        with pytest.raises(NotModified) as caught:
+            client.unary_safely(request, headers={"if-none-match": etag}, use_get=True)
+    assert (caught.value.http_status, caught.value.metadata["etag"]) == (304, etag)
+
+
+@pytest.mark.parametrize("service", ["interop.v1.InteropService", "absent.v1.AbsentService"])
+def test_what_server_does_not_know_is_unimplemented(go_server: str, service: str) -> None:
+    method = Method(service, "Absent", InteropRequest, InteropResponse)
+    with ConnectClient(go_server) as client, pytest.raises(ConnectError) as caught:
+        client.call_unary(method, InteropRequest())
+    assert caught.value.code is Code.UNIMPLEMENTED

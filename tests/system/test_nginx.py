@@ -1,10 +1,12 @@
-"""gRPC through nginx, set up as docs/grpc.md has it: each call gets a connection of its own to gunicorn."""
+"""nginx in front of gunicorn: for gRPC, as docs/grpc.md has it, and as a cache."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -20,6 +22,7 @@ _PAGE = Path(__file__).resolve().parents[2] / "docs" / "grpc.md"
 # What nginx wants beside what the page shows.
 _CONFIGURATION = """
 daemon off;
+user root;
 worker_processes 1;
 pid {directory}/nginx.pid;
 error_log stderr;
@@ -34,6 +37,18 @@ http {{
     {servers}
 }}
 """
+
+
+@contextmanager
+def running_nginx(directory: Path, servers: str) -> Iterator[None]:
+    """Run nginx with these servers in its configuration."""
+    configuration = directory / "nginx.conf"
+    configuration.write_text(_CONFIGURATION.format(directory=directory, servers=servers))
+    with subprocess.Popen(["nginx", "-c", str(configuration), "-e", "stderr"]) as nginx:
+        try:
+            yield
+        finally:
+            nginx.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +69,8 @@ def address(
     ):
         assert shown in servers
         servers = servers.replace(shown, real)
-    configuration = directory / "nginx.conf"
-    configuration.write_text(_CONFIGURATION.format(directory=directory, servers=servers))
-    with subprocess.Popen(["nginx", "-c", str(configuration), "-e", "stderr"]) as nginx:
+    with running_nginx(directory, servers):
         yield f"unix:{path}"
-        nginx.terminate()
 
 
 def connect(address: str, certificates: Certificates) -> grpc.Channel:
@@ -95,3 +107,44 @@ def test_calls_of_one_connection_run_at_once(channel: grpc.Channel) -> None:
 
     assert next(endless).number == 1
     endless.cancel()
+
+
+# The cache
+
+_REFUSED = 7
+"""curl's exit status where it could not connect."""
+
+_CACHE = """
+proxy_cache_path {directory}/cache keys_zone=calls:1m;
+server {{
+    listen unix:{directory}/cache.socket;
+    proxy_cache calls;
+    proxy_cache_valid 200 1s;
+    proxy_cache_revalidate on;
+    add_header cache-status $upstream_cache_status;
+    location / {{
+        proxy_pass {url};
+    }}
+}}
+"""
+
+
+def test_cache_learns_that_an_answer_has_not_changed(tmp_path: Path, server: Gunicorn) -> None:
+    query = "connect=v1&encoding=json&message=%7B%22text%22%3A%22hello%22%7D"
+    url = f"http://localhost/interop.v1.InteropService/UnarySafely?{query}"
+    command = ["curl", "--silent", "--include", "--unix-socket", str(tmp_path / "cache.socket"), url]
+
+    def get() -> tuple[str, str]:
+        """Return what the cache did, and the body of its response."""
+        process = subprocess.run(command, capture_output=True, text=True)
+        while process.returncode == _REFUSED:  # nginx is still starting
+            process = subprocess.run(command, capture_output=True, text=True)
+        head, _, body = process.stdout.partition("\n\n")
+        (status,) = re.findall("^cache-status: (.*)$", head, re.MULTILINE)
+        return status, body
+
+    with running_nginx(tmp_path, _CACHE.format(directory=tmp_path, url=server.url)):
+        status, body = get()
+        assert (status, json.loads(body)["text"]) == ("MISS", "hello")
+        # After a second, what is cached is stale.
+        assert next(answer for answer in iter(get, None) if answer[0] != "HIT") == ("REVALIDATED", body)

@@ -33,9 +33,10 @@ func main() {
 	httpClient := newHTTPClient(*isHTTP2)
 	options := newOptions(protocol, format)
 	// An http.Client of its own has a connection of its own.
-	observer := newService(newHTTPClient(*isHTTP2), address, options...)
+	observer := interopv1connect.NewInteropServiceClient(newCaller(newHTTPClient(*isHTTP2), address, options...))
 	newClient := func(options ...connecthttp.Option) client {
-		return client{newService(httpClient, address, options...), observer}
+		caller := newCaller(httpClient, address, options...)
+		return client{interopv1connect.NewInteropServiceClient(caller), caller, observer}
 	}
 	plain, gzip := newClient(options...), newClient(append(options, connecthttp.WithSendGzip())...)
 
@@ -60,11 +61,8 @@ func main() {
 	}
 }
 
-func newService(
-	httpClient *http.Client, address string, options ...connecthttp.Option,
-) interopv1connect.InteropServiceClient {
-	transport := connecthttp.NewTransport(httpClient, address, options...)
-	return interopv1connect.NewInteropServiceClient(connect.NewClient(transport))
+func newCaller(httpClient *http.Client, address string, options ...connecthttp.Option) *connect.Client {
+	return connect.NewClient(connecthttp.NewTransport(httpClient, address, options...))
 }
 
 func newHTTPClient(isHTTP2 bool) *http.Client {

@@ -26,6 +26,7 @@ type (
 type client struct {
 	interopv1connect.InteropServiceClient
 
+	caller   *connect.Client                       // for what is not in the service
 	observer interopv1connect.InteropServiceClient // on another connection
 }
 
@@ -61,6 +62,9 @@ var scenarios = []scenario{
 	{name: "client_stream_cancel", run: clientStreamCancel},
 	{name: "compressed", run: compressed, isCompressed: true},
 	{name: "bidi", run: bidi},
+	{name: "unknown_method", run: unknown("/interop.v1.InteropService/Absent")},
+	{name: "unknown_service", run: unknown("/absent.v1.AbsentService/Call")},
+	{name: "not_modified", run: notModified, protocol: "connect"},
 }
 
 func unary(ctx context.Context, client client) (result, error) {
@@ -222,6 +226,27 @@ func bidi(ctx context.Context, client client) (result, error) {
 	_, err = stream.Receive()
 	failure, err := describe(err)
 	return result{"code": failure["code"]}, err
+}
+
+func unknown(procedure string) func(context.Context, client) (result, error) {
+	return func(ctx context.Context, client client) (result, error) {
+		spec := connect.Spec{StreamType: connect.StreamTypeUnary, Procedure: procedure}
+		failure, err := describe(client.caller.CallUnary(ctx, spec, &request{}, &response{}))
+		return result{"code": failure["code"]}, err
+	}
+}
+
+func notModified(ctx context.Context, client client) (result, error) {
+	ctx, call := connect.NewClientContext(ctx)
+	call.RequestHeader().Set("if-none-match", `"1"`)
+	_, err := client.UnarySafely(ctx, &request{Text: "hello"})
+	if err == nil {
+		return nil, errors.New("the call did not fail")
+	}
+	return result{
+		"is_not_modified": connecthttp.IsNotModifiedError(err),
+		"etag":            call.ResponseHeader().Get("etag"),
+	}, nil
 }
 
 // send makes a client-streaming call.

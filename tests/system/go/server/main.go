@@ -21,6 +21,8 @@ import (
 	"example.com/interop/gen/interop/v1/interopv1connect"
 )
 
+const etag = `"1"`
+
 func main() {
 	server := connect.NewServer()
 	interopv1connect.RegisterInteropServiceHandler(server, &service{})
@@ -59,6 +61,11 @@ func (s *service) Unary(ctx context.Context, request *interopv1.InteropRequest) 
 func (s *service) UnarySafely(ctx context.Context, request *interopv1.InteropRequest) (*interopv1.InteropResponse, error) {
 	if call, ok := connecthttp.ServerInfoForContext(ctx); !ok || call.HTTPMethod() != http.MethodGet {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, "it was not called by GET")
+	}
+	call, _ := connect.CallInfoForServerContext(ctx)
+	call.ResponseHeader().Set("etag", etag)
+	if call.RequestHeader().Get("if-none-match") == etag {
+		return nil, connecthttp.NewNotModifiedError()
 	}
 	return s.Unary(ctx, request)
 }
