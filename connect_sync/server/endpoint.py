@@ -46,10 +46,6 @@ class ServerEndpoint(Endpoint):
         """Return what the client may know of an exception. The rest is logged."""
         return self._errors.to_connect_error(raised, self.method)
 
-    def prepare_hooks(self, ctx: ServerContext) -> CallHooks | None:
-        """Return the hooks of one call, none of which has run; None if there are none."""
-        return None if self.hooks is None else CallHooks(self.hooks, ctx, self.to_connect_error)
-
     def refuse(self, request: Request, ctx: ServerContext, problem: ConnectError) -> ConnectError:
         """End a call whose request head is malformed, and return the error to tell the client.
 
@@ -58,7 +54,7 @@ class ServerEndpoint(Endpoint):
         Raises:
             BaseException: What a hook raised, if it is not an Exception.
         """
-        hooks = self.prepare_hooks(ctx)
+        hooks = None if self.hooks is None else CallHooks(self.hooks, ctx, self.to_connect_error)
         try:
             if hooks is not None:
                 hooks.start()

@@ -47,6 +47,7 @@ class StreamHandler:
         self._endpoint = endpoint
         self._method = method
         self._call = endpoint.call
+        self._hooks = endpoint.hooks
         self._protocol = protocol
         self._protocol_type = protocol.type
         self._compressions = options.compressions
@@ -70,9 +71,10 @@ class StreamHandler:
         except ConnectError as problem:
             return self._refuse(request, problem)
         ctx = ServerContext(self._method, request, deadline, self._protocol_type)
-        hooks = self._endpoint.prepare_hooks(ctx)
+        hooks = None
         try:
-            if hooks is not None:
+            if self._hooks is not None:
+                hooks = CallHooks(self._hooks, ctx, self._endpoint.to_connect_error)
                 hooks.start()
             if deadline is not None:
                 body.set_deadline(deadline)
@@ -128,7 +130,7 @@ class StreamHandler:
         deadline: Deadline | None,
         ctx: ServerContext,
         hooks: CallHooks | None,
-    ) -> ResponseEnd:
+    ) -> tuple[bytes, Headers | None]:
         """Return the whole body of a response that has one message, and its trailers."""
         endpoint = self._endpoint
         try:
@@ -150,7 +152,7 @@ class StreamHandler:
             if failure is not None:
                 return self._end(failure, ctx)
         data, trailers = self._end(None, ctx)
-        return ResponseEnd(wrap(*payload, data), trailers)
+        return wrap(*payload, data), trailers
 
     def _stream(
         self,
