@@ -231,7 +231,8 @@ def test_deadline_ends_call_that_sends(
     kind: Kind, is_tls: bool, serve: Serve, manager: urllib3.PoolManager
 ) -> None:
     server = serve(read_nothing(Event()), is_tls=is_tls)
-    error = kind.failure(EchoServiceClient(server.url, pool_manager=manager), LARGE, timeout_ms=500)
+    # Long enough for the handshake of TLS, also on a busy machine: it is sending that is to be ended.
+    error = kind.failure(EchoServiceClient(server.url, pool_manager=manager), LARGE, timeout_ms=2000)
     assert error.code is Code.DEADLINE_EXCEEDED
     assert_let_go(manager, server.url)
 
