@@ -11,7 +11,6 @@ from connect_sync.errors import ConnectError, NotModified, TooLargeError
 from connect_sync.headers import Headers
 from connect_sync.http import Body, Fields, Request, Response, read_whole
 from connect_sync.interceptor import CallHooks
-from connect_sync.protocol_type import ProtocolType
 from connect_sync.protocols import connect
 from connect_sync.protocols.protocol import metadata_of
 from connect_sync.server.context import ServerContext
@@ -30,6 +29,7 @@ class UnaryHandler:
         self._method = method
         self._call = endpoint.call
         self._hooks = endpoint.hooks
+        self._protocol_type = connect.UNARY.type
         self._requires_version = endpoint.requires_version
         self._compressions = options.compressions
         self._compress_min_bytes = options.compress_min_bytes
@@ -49,7 +49,7 @@ class UnaryHandler:
         except ConnectError as problem:
             return self._refuse(request, problem)
         endpoint = self._endpoint
-        ctx = ServerContext(self._method, request, deadline, ProtocolType.CONNECT)
+        ctx = ServerContext(self._method, request, deadline, self._protocol_type)
         hooks = None
         try:
             if self._hooks is not None:
@@ -98,7 +98,7 @@ class UnaryHandler:
 
     def _refuse(self, request: Request, problem: ConnectError) -> Response:
         """Answer a request whose head is malformed. Interceptors see it like any other call."""
-        ctx = ServerContext(self._method, request, None, ProtocolType.CONNECT)
+        ctx = ServerContext(self._method, request, None, self._protocol_type)
         return _error_response(self._endpoint.refuse(request, ctx, problem), ctx)
 
 
