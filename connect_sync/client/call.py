@@ -118,7 +118,7 @@ class ClientSettings(NamedTuple):
         """Send a request, and return the response when its head has arrived: a GET if it has a ``query``.
 
         Raises:
-            ConnectError: There is no response.
+            ConnectError: No response has arrived.
         """
         if query is None:
             ctx._http_method = "POST"
@@ -198,15 +198,15 @@ class ClientSettings(NamedTuple):
     ) -> ConnectError:
         """Return the error of a response that is not of the protocol, with what its body says."""
         data = b""
-        text = b""
-        with suppress(ConnectError):
+        with suppress(ConnectError):  # what has arrived of a page that breaks off is shown
             body.set_deadline(end_deadline(ctx))
-            compression = self.options.compressions.find(response.headers.get(connect.UNARY.content_encoding))
             while len(data) < _MAX_FOREIGN_BYTES and (chunk := body.read(_MAX_FOREIGN_BYTES)):
                 data += chunk
-            text = (
-                data if compression is None or not data else compression.decompress(data, _MAX_FOREIGN_BYTES)
-            )
+        text = b""
+        with suppress(ConnectError):  # compressed data that cannot be read is not
+            compression = self.options.compressions.find(response.headers.get(connect.UNARY.content_encoding))
+            max_bytes = _MAX_FOREIGN_BYTES
+            text = data if compression is None or not data else compression.decompress(data, max_bytes)
         url = self.address + ctx.method().path
         return foreign_response_error(url, response.status, response.headers, text, code)
 

@@ -81,7 +81,7 @@ class ConnectClient:
             protocol: What to speak: Connect, or gRPC-Web for a server that knows that alone.
             send_compression: What to compress requests with, or its name; None for nothing.
             accept_compression: What responses may be compressed with, in order of preference.
-            compress_min_bytes: From which size on requests are compressed, in bytes.
+            compress_min_bytes: The size in bytes from which requests are compressed.
             timeout_ms: How long a call may take, in milliseconds, where it does not say itself.
             read_max_bytes: How large a received message may be, decompressed, in bytes.
             send_max_bytes: How large a sent message may be before it is compressed, in bytes; None for no
@@ -92,9 +92,8 @@ class ConnectClient:
             transport: What to send requests by, in place of connections of urllib3.
 
         Raises:
-            ValueError: An argument is out of its range, or ``pool_manager`` and ``transport`` are both
-                there.
-            TypeError: An interceptor is none.
+            ValueError: An argument is out of its range, or both ``pool_manager`` and ``transport`` are given.
+            TypeError: An argument is of another type, or an interceptor is invalid.
         """
         if transport is not None and pool_manager is not None:
             raise ValueError("pass pool_manager or transport, not both: a transport has its own connections")
@@ -152,7 +151,7 @@ class ConnectClient:
         Raises:
             ConnectError: The call failed: with what the server answered, or with ``unavailable``,
                 ``deadline_exceeded``, ``canceled``, ``resource_exhausted``, ``internal`` or ``unknown``.
-            TypeError: ``request`` is no request message of the method.
+            TypeError: ``request`` is not a request message of the method.
             ValueError: ``use_get`` for a method that is not declared free of side effects; a header
                 that cannot be sent, or a timeout longer than ten digits.
         """
@@ -190,7 +189,7 @@ class ConnectClient:
         Raises:
             ConnectError: The call failed, as in `call_unary`; or ``unimplemented``, if the response has
                 not exactly one message.
-            TypeError: One of ``requests`` is no request message of the method.
+            TypeError: One of ``requests`` is not a request message of the method.
             ValueError: A header that cannot be sent, or a timeout longer than ten digits.
         """
         ctx = self._begin(method, headers, timeout_ms, cancellation)
@@ -214,13 +213,13 @@ class ConnectClient:
             method: The method.
             request: The message to send.
             headers: Metadata to send, as in `call_unary`.
-            timeout_ms: How long the whole call may take, till the stream's end, in milliseconds.
+            timeout_ms: How long the whole call may take, to the end of the stream, in milliseconds.
             cancellation: A handle to cancel the call by.
 
         Raises:
             ConnectError: The call failed before its first response, as in `call_unary`; later errors
                 are raised by the stream.
-            TypeError: ``request`` is no request message of the method.
+            TypeError: ``request`` is not a request message of the method.
             ValueError: A header that cannot be sent, or a timeout longer than ten digits.
         """
         ctx = self._begin(method, headers, timeout_ms, cancellation)
